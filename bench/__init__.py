@@ -1,0 +1,1 @@
+"""Measurements against a goal and a peer. Never timed tests: a figure tells, a test decides."""

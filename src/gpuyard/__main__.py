@@ -1,0 +1,3 @@
+from gpuyard.main import run
+
+run()

@@ -1,0 +1,1 @@
+"""Pure access control: who, what, on what -> allow or deny, with the rule that decided."""

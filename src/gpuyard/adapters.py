@@ -1,0 +1,228 @@
+"""The adapters of a yard, picked by what was asked for and by what this machine has."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpuyard.cli.host import UpOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gpuyard.control.yard import Yard
+    from gpuyard.engines.local import LocalEngine
+    from gpuyard.engines.runtime import Runtime
+    from gpuyard.hardware.probe import Finding, Probe
+    from gpuyard.model.fleet import Card
+    from gpuyard.model.times import Clock
+    from gpuyard.slicing.cdi import DriverInside
+    from gpuyard.slicing.keeper import Driver, SliceKeeper
+    from gpuyard.store.database import Store
+
+
+def find_probes(options: UpOptions, store: Store) -> tuple[tuple[Probe, ...], bool]:
+    """Simulated cards where they are asked for, or were the last time and there are no real ones.
+
+    Raises YardError `no_cards_found`.
+    """
+    from gpuyard.hardware.fleet_file import load
+    from gpuyard.hardware.simulated import SimulatedProbe
+    from gpuyard.hardware.this_machine import MachineProbe
+    from gpuyard.model.errors import YardError
+    from gpuyard.store import meta
+
+    if options.fleet is not None:
+        return (SimulatedProbe(load(options.fleet)),), True
+    spec = options.simulate
+    if spec is None:
+        real = MachineProbe()
+        report = real.probe()
+        if any(node.cards for node in report.nodes):
+            return (real,), False
+        with store.read() as c:
+            spec = meta.get(c, "simulate")
+        if spec is None:
+            why = (
+                ", ".join(finding.name for finding in report.findings if finding.ok is False)
+                or "no NVIDIA or AMD driver"
+            )
+            raise YardError("no_cards_found", reason=why)
+    probe = SimulatedProbe.from_spec(spec)
+    with store.write() as c:
+        meta.put(c, "simulate", spec)
+    return (probe,), True
+
+
+def make_engine(kind: str, root: Path, clock: Clock) -> LocalEngine:
+    """The runtimes of this machine. `auto` runs plain processes, and images where a container engine answers.
+
+    Raises YardError `runtime_unavailable`.
+    """
+    from gpuyard.engines.local import LocalEngine
+
+    runtimes: dict[str, Runtime] = {}
+    if kind == "simulated":
+        from gpuyard.engines.simulated import SimulatedRuntime
+
+        runtimes["simulated"] = SimulatedRuntime(clock)
+    if kind in {"auto", "process"}:
+        from gpuyard.engines.process.runtime import ProcessRuntime
+
+        runtimes["process"] = ProcessRuntime(root, clock)
+    engine = LocalEngine(runtimes, "process" if kind == "auto" else kind)
+    if kind in {"auto", "container"}:
+        _add_container_runtime(engine, root, clock, must=kind == "container")
+    return engine
+
+
+def _add_container_runtime(engine: LocalEngine, root: Path, clock: Clock, must: bool) -> None:
+    """The container runtime over the engine that listens here, or over a Podman service of the yard's own where only
+    the program is installed. That takes a moment to start: with `must` it is waited for, otherwise it joins later.
+
+    Raises YardError `runtime_unavailable` where it must be here and is not.
+    """
+    from gpuyard.engines.container.sockets import PrivatePodman, find_socket
+    from gpuyard.model.errors import YardError
+
+    folder = root / "container"
+
+    def join() -> bool:
+        from gpuyard.engines.container.runtime import ContainerRuntime
+
+        found = find_socket()
+        private = None if found is not None else PrivatePodman.available(folder)
+        if private is not None:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            found = private.start()
+        if found is None:
+            return False
+        engine.add(
+            ContainerRuntime(folder, clock, found.path, found.podman, volumes=root / "volumes"),
+            close=private.stop if private is not None else None,
+        )
+        return True
+
+    if not must:
+        threading.Thread(target=join, name="container-engine", daemon=True).start()
+    elif not join():
+        reason = "neither Podman nor Docker answers on this machine; install one with `apt-get install podman runc`"
+        raise YardError("runtime_unavailable", runtime="container", image="--", reason=reason)
+
+
+def enforce_slices(yard: Yard, state: Path) -> None:
+    """Puts our library between units and the driver, on the cards where it is seen to hold. Where it cannot be had,
+    slices are only booked, and the doctor says why."""
+    cards = [card for probe in yard.probes for node in probe.probe().nodes for card in node.cards]
+    if not cards or yard.engine.default == "simulated":
+        return
+    from gpuyard.slicing.building import PROBE
+    from gpuyard.slicing.keeper import LIBRARIES_INSIDE
+
+    keeper, held, finding = try_slices(cards, state, yard.simulated_cards)
+    yard.engine.findings = (finding,)
+    if keeper is None:
+        return
+    inside = find_driver_inside(keeper, yard.simulated_cards, held)
+
+    def enforce(runtime: Runtime) -> None:
+        from gpuyard.engines.container.runtime import ContainerRuntime
+        from gpuyard.engines.process.runtime import ProcessRuntime
+
+        if isinstance(runtime, ProcessRuntime):
+            runtime.enforce(keeper)
+            yard.engine.shim_cards["process"] = held
+            yard.engine.probes["process"] = str(keeper.libraries / PROBE)
+        elif isinstance(runtime, ContainerRuntime) and inside is not None:
+            runtime.enforce(keeper, inside)
+            yard.engine.shim_cards["container"] = held & inside.cards
+            yard.engine.probes["container"] = str(LIBRARIES_INSIDE / PROBE)
+
+    yard.engine.strangers = keeper.strangers
+    yard.engine.on_each_runtime(enforce)
+
+
+def find_driver_inside(keeper: SliceKeeper, simulated: bool, cards: frozenset[str]) -> DriverInside | None:
+    """Where containers have the driver: as NVIDIA's CDI specs say, or for emulated cards where systems have it. None
+    where a container cannot be kept to a slice."""
+    import platform
+
+    from gpuyard.slicing.cdi import FOLDERS, DriverInside, Library, driver_inside, may_write
+
+    if not may_write(FOLDERS[-1]):
+        return None
+    if not simulated:
+        return driver_inside()
+    usual = Path(f"/usr/lib/{platform.machine()}-linux-gnu")
+    cuda, nvml = keeper.driver.cuda, keeper.driver.nvml
+    return DriverInside(Library(cuda, usual / cuda.name), nvml and Library(nvml, usual / nvml.name), cards)
+
+
+def try_slices(
+    cards: Sequence[Card], state: Path, simulated: bool
+) -> tuple[SliceKeeper | None, frozenset[str], Finding]:
+    """Who would cut slices on these cards, on which of them (by UUID) that was seen to hold, and what the doctor says
+    of it. On simulated cards the driver is the emulator."""
+    from gpuyard.hardware.amd import is_amd
+    from gpuyard.hardware.probe import Finding
+    from gpuyard.model.errors import YardError
+    from gpuyard.slicing.keeper import SliceKeeper
+    from gpuyard.slicing.trial import try_ways
+
+    cards = [card for card in cards if not is_amd(card.uuid)]  # CUDA is not for them: they are leased whole
+    if not cards:
+        return None, frozenset(), Finding("slices", None, {"detail": "AMD"})
+    try:
+        keeper = SliceKeeper(state / "slices", _emulator(cards, state) if simulated else real_driver())
+        told = try_ways(keeper, [card.uuid for card in cards])
+    except (YardError, ValueError, OSError) as error:
+        reason = str(error.params.get("reason", error.code)) if isinstance(error, YardError) else str(error)
+        return None, frozenset(), Finding("slices", False, {"detail": reason})
+    held = frozenset(uuid for uuid, why in told.items() if why is None)
+    detail = ", ".join(sorted({why for why in told.values() if why is not None}))
+    params = {"cards": len(held), "detail": detail, "by": "preload" if keeper.preload else "library_path"}
+    return keeper, held, Finding("slices", bool(held), params)
+
+
+def _emulator(cards: Sequence[Card], state: Path) -> Driver:
+    """The driver emulator with these simulated cards. Raises ValueError where it has no such cards, or not so many."""
+    from dataclasses import replace
+
+    from gpuyard.slicing.keeper import Driver
+    from gpuyard.testing import Machine
+    from gpuyard.testing.specs import parse
+
+    emulated = [
+        replace(parse(f"1x{card.model}")[0], uuid=card.uuid, memory_bytes=card.memory_bytes, pci_bus=index + 1)
+        for index, card in enumerate(cards)
+    ]
+    machine = Machine(emulated, file=state / "emulator")
+    return Driver(
+        machine.libraries / "libcuda.so.1",
+        machine.libraries / "libnvidia-ml.so.1",
+        context_bytes=400 << 20,
+        turn_ns=0,
+        files={"GPUYARD_EMULATOR": machine.path},
+    )
+
+
+def real_driver() -> Driver:
+    """This machine's driver, as its linker finds it; another process loads it. Raises OSError where there is none."""
+    import subprocess
+    from dataclasses import replace
+
+    from gpuyard.slicing.context_cost import measured_context_bytes
+    from gpuyard.slicing.keeper import Driver
+
+    program = "import ctypes; ctypes.CDLL('libcuda.so.1'); print(open('/proc/self/maps').read())"
+    done = subprocess.run(  # noqa: S603 - this very Python
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    cuda = next((line.split(maxsplit=5)[5] for line in done.stdout.splitlines() if "/libcuda.so" in line), None)
+    if cuda is None:
+        raise OSError("libcuda.so.1")
+    nvml = Path(cuda).with_name("libnvidia-ml.so.1")
+    bare = Driver(Path(cuda), nvml if nvml.exists() else None)
+    return replace(bare, context_bytes=measured_context_bytes(bare))

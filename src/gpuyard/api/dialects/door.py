@@ -1,0 +1,199 @@
+"""The door at `/`: an EC2 or ECS request is taken in whole, its signature checked, and answered in its dialect.
+
+It stands before the rest of the application: what is refused here is refused in the dialect's own words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import uuid
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gpuyard.access.signatures.checking import check
+from gpuyard.access.signatures.nonces import Nonces
+from gpuyard.access.signatures.request import Claim, Refusal, SignatureError, SignedRequest, decode_pairs
+from gpuyard.api.asking import Asking
+from gpuyard.api.dialects.faults import Fault
+from gpuyard.api.remembering import Answers
+from gpuyard.control.access_keys import USED_EVERY_US, StoredKeys
+from gpuyard.control.yard import Yard
+from gpuyard.model.errors import YardError
+
+log = structlog.get_logger(__name__)
+
+MAX_BODY_BYTES: Final = 256 << 10
+MAX_PARAMETERS: Final = 2000
+FORM: Final = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request whose signature holds: what is asked, by whom, with which parameters."""
+
+    action: str
+    pairs: list[tuple[str, str]]
+    claim: Claim
+    request_id: str
+
+
+class Dialect(Protocol):
+    """One cloud's way to write requests and answers."""
+
+    def action(self, request: SignedRequest) -> str:
+        """What is asked; empty where nothing is."""
+        ...
+
+    def changes(self, action: str) -> bool:
+        """Whether the action may change something, and so waits for the disk."""
+        ...
+
+    def answer(self, caller: Asking, call: Call) -> Response:
+        """Does it. Raises Fault, YardError or anything else."""
+        ...
+
+    def refuse(self, error: Exception, request: SignedRequest, request_id: str) -> Response:
+        """A Fault, a YardError or a SignatureError in the dialect's words."""
+        ...
+
+
+class Door:
+    """Around the whole application; passes on what is no dialect's."""
+
+    def __init__(self, app: ASGIApp, yard: Yard) -> None:
+        self.app = app
+        self._yard = yard
+        self._keys = StoredKeys(yard)
+        self._nonces = Nonces()
+        self._used: dict[str, int] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/" or not _is_ours(scope):
+            await self.app(scope, receive, send)
+            return
+        request_id = str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
+        headers = _headers(scope)
+        request = SignedRequest(scope["method"], "/", [], headers, b"")
+        dialect: Dialect | None = None
+        try:
+            try:
+                # Read before the body is: what it says decides in whose words an oversized one is refused.
+                request = _with_query(request, scope["query_string"])
+            finally:
+                dialect = _dialect(request)
+            request = await _with_body(request, receive)
+            dialect = _dialect(request)
+            response = await self._answer(dialect, request, request_id)
+        except (Fault, YardError, SignatureError) as error:
+            response = (dialect or _dialect(request)).refuse(error, request, request_id)
+        except _CallerLeftError:
+            return
+        except Exception as error:
+            log.exception("dialect_failed", request_id=request_id, exc_info=error)
+            told = YardError("internal", reference=request_id)
+            response = (dialect or _dialect(request)).refuse(told, request, request_id)
+        response.headers["x-content-type-options"] = "nosniff"
+        response.headers["cache-control"] = "no-store"
+        await response(scope, receive, send)
+
+    async def _answer(self, dialect: Dialect, request: SignedRequest, request_id: str) -> Response:
+        now_us = self._yard.clock.now_us()
+        across = self._yard.store.dialect != "sqlite"
+        proof = (request, self._keys, self._nonces, now_us)
+        known, claim = await asyncio.to_thread(check, *proof) if across else check(*proof)
+        if request.headers.get("x-amz-security-token") or request.headers.get("x-acs-security-token"):
+            raise SignatureError(Refusal.UNKNOWN_KEY)  # this yard gives no temporary keys
+        pairs = [*request.query, *request.form]
+        if any("\0" in text or not _is_unicode(text) for pair in pairs for text in pair):
+            raise SignatureError(Refusal.MALFORMED, "the parameters are not UTF-8, or hold a NUL")
+        caller = Asking(self._yard, known.identity, "en", Answers())
+        call = Call(dialect.action(request), pairs, claim, request_id)
+        if across or dialect.changes(call.action):
+            response = await asyncio.to_thread(dialect.answer, caller, call)
+        else:
+            response = dialect.answer(caller, call)
+        if now_us - self._used.get(claim.key_id, 0) > USED_EVERY_US:
+            self._used[claim.key_id] = now_us
+            await asyncio.to_thread(self._note_use, claim.key_id, now_us)
+        return response
+
+    def _note_use(self, key_id: str, now_us: int) -> None:
+        """What was done is done: that its key's use could not be written down must not make it a failure."""
+        try:
+            self._keys.used(key_id, now_us)
+        except YardError as error:
+            log.warning("key_use_not_noted", key=key_id, error=error.code)
+
+
+class _CallerLeftError(Exception):
+    """The caller went away before the end of its request."""
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _is_ours(scope: Scope) -> bool:
+    """A request to `/` that is posted, or that asks for an action. Others are for whoever shows a page there."""
+    return scope["method"] == "POST" or (
+        scope["method"] == "GET"
+        and (
+            b"Action=" in scope["query_string"]
+            or b"X-Amz-" in scope["query_string"]
+            or any(name in (b"x-acs-action", b"x-amz-date") for name, _ in scope["headers"])
+        )
+    )
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for raw_name, raw in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw.decode("latin-1")
+        found[name] = f"{found[name]},{value}" if name in found else value
+    return found
+
+
+def _with_query(request: SignedRequest, query: bytes) -> SignedRequest:
+    return SignedRequest(request.method, request.path, decode_pairs(query, MAX_PARAMETERS), request.headers, b"")
+
+
+async def _with_body(request: SignedRequest, receive: Receive) -> SignedRequest:
+    """Raises Fault for a body that is too large."""
+    parts: list[bytes] = []
+    size = 0
+    more = request.method == "POST"
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise _CallerLeftError
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY_BYTES:
+            raise Fault("RequestEntityTooLarge", f"The request is larger than {MAX_BODY_BYTES} bytes.", 413)
+        more = message.get("more_body", False)
+    body = b"".join(parts)
+    is_form = request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
+    form = decode_pairs(body, MAX_PARAMETERS) if is_form else []
+    return SignedRequest(request.method, request.path, request.query, request.headers, body, form)
+
+
+def _dialect(request: SignedRequest) -> Dialect:
+    """Which cloud's words these are. Imported when they are first spoken: most yards hear one, or none."""
+    headers = request.headers
+    if "x-acs-action" in headers or headers.get("authorization", "").startswith("ACS3-"):
+        from gpuyard.api.ecs.dialect import Ecs
+
+        return Ecs()
+    names = {name for name, _ in (*request.query, *request.form)}
+    if names & {"SignatureNonce", "SignatureMethod", "AccessKeyId"} and "X-Amz-Algorithm" not in names:
+        from gpuyard.api.ecs.dialect import Ecs
+
+        return Ecs()
+    from gpuyard.api.ec2.dialect import Ec2
+
+    return Ec2()

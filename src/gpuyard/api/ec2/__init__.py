@@ -1,0 +1,1 @@
+"""The EC2 dialect: the query protocol, from a table of shapes."""

@@ -1,0 +1,48 @@
+"""What EC2 has and a yard does not: refused in words, or listed as none, never pretended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gpuyard.api.asking import Asking
+from gpuyard.api.dialects.door import Call
+from gpuyard.api.dialects.faults import Fault
+
+SPOT: Final = "This yard leases on demand only; it has no spot market."
+RESERVED: Final = "This yard leases on demand only; it sells no reservations."
+SNAPSHOTS: Final = (
+    "A yard keeps an instance's disk until it is terminated and takes no snapshots: copy files with `gpuyard cp`."
+)
+GROUPS: Final = (
+    "No runtime of a yard can enforce a group's rules, so there are none to change: an instance is reached on the "
+    "ports that its image or workload declares, on the yard's own machine alone."
+)
+REFUSED: Final = {
+    "RequestSpotInstances": SPOT,
+    "CancelSpotInstanceRequests": SPOT,
+    "PurchaseReservedInstancesOffering": RESERVED,
+    "CreateImage": SNAPSHOTS,
+    "CreateSnapshot": SNAPSHOTS,
+    "DeleteSnapshot": SNAPSHOTS,
+    "CreateSecurityGroup": GROUPS,
+    "DeleteSecurityGroup": GROUPS,
+    "AuthorizeSecurityGroupIngress": GROUPS,
+}
+NONE: Final = {
+    "DescribeSpotPriceHistory": "SpotPriceHistory",
+    "DescribeSpotInstanceRequests": "SpotInstanceRequests",
+    "DescribeReservedInstances": "ReservedInstances",
+    "DescribeReservedInstancesOfferings": "ReservedInstancesOfferings",
+    "DescribeSnapshots": "Snapshots",
+    "DescribeNetworkInterfaces": "NetworkInterfaces",
+    "DescribeInstanceCreditSpecifications": "InstanceCreditSpecifications",
+}
+
+
+def refuse(_: Asking, call: Call, __: dict[str, Any]) -> Mapping[str, Any]:
+    raise Fault("UnsupportedOperation", REFUSED[call.action])
+
+
+def none(_: Asking, call: Call, __: dict[str, Any]) -> Mapping[str, Any]:
+    return {NONE[call.action]: []}

@@ -1,0 +1,1 @@
+"""The ECS dialect: Alibaba Cloud RPC, in JSON and XML."""

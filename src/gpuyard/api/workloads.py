@@ -1,0 +1,222 @@
+"""Workloads over HTTP: launch, look, stop, start, remove."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from starlette.responses import Response
+
+from gpuyard.access.policies.patterns import Values
+from gpuyard.access.rules import Action
+from gpuyard.api import schemas, views
+from gpuyard.api.asking import MAX_LIMIT, Asking, Caller, decode_cursor, encode_cursor, facts_of
+from gpuyard.api.queue import to_goal
+from gpuyard.api.rendering import answer, page_bytes
+from gpuyard.control import commands
+from gpuyard.control.launching import Launch, dry_run, launch, prepare
+from gpuyard.control.loops import explain
+from gpuyard.control.offering import SliceWish
+from gpuyard.model.errors import YardError
+from gpuyard.model.leases import Lease, PurchaseOption
+from gpuyard.model.states import WorkloadState
+from gpuyard.model.units import format_price
+from gpuyard.model.workloads import Mount, RestartPolicy, Workload, WorkloadKind, WorkloadSpec
+from gpuyard.store import leases, workloads
+
+router = APIRouter(tags=["workloads"])
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+
+
+def to_launch(body: schemas.LaunchRequest) -> Launch:
+    """The request as the yard's own value."""
+    wish = body.slices
+    return Launch(
+        kind=WorkloadKind(body.kind),
+        slices=SliceWish(
+            wish.offer,
+            wish.card_model,
+            wish.memory_bytes,
+            wish.compute_ppm,
+            wish.count,
+            None if wish.goal is None else to_goal(wish.goal),
+        ),
+        name=body.name,
+        command=tuple(body.command),
+        image=body.image,
+        environment=body.environment,
+        secrets=body.secrets,
+        mounts=tuple(Mount(mount.volume, mount.path, mount.read_only) for mount in body.mounts),
+        ports=tuple(body.ports),
+        working_directory=body.working_directory,
+        cpu_milli=body.cpu_milli,
+        memory_bytes=body.memory_bytes,
+        disk_bytes=body.disk_bytes,
+        replicas=body.replicas,
+        restart=RestartPolicy(body.restart) if body.restart else None,
+        max_restarts=body.max_restarts,
+        stop_grace_us=body.stop_grace_us,
+        time_limit_us=body.time_limit_us,
+        checkpoint_command=tuple(body.checkpoint_command),
+        labels=body.labels,
+        option=PurchaseOption(body.option),
+        priority=body.priority,
+        runtime=body.runtime,
+    )
+
+
+@router.post(
+    "/workloads",
+    status_code=201,
+    responses={201: {"model": schemas.WorkloadView}, 200: {"model": schemas.PlanView | schemas.WorkloadView}},
+)
+async def launch_workload(
+    caller: Caller,
+    body: schemas.LaunchRequest,
+    dry: Annotated[bool, Query(alias="dry_run")] = False,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> Response:
+    """Launches a workload, or with `dry_run` says what a launch would do now and cost."""
+    wish = to_launch(body)
+
+    def work() -> Response:
+        tenant = caller.tenant(body.tenant)
+        caller.must(Action.LAUNCH, tenant.id, facts=_wished(caller, wish))
+        if not dry:
+            must_be_inside(caller, tenant.id, wish)
+        if dry:
+            return answer(_plan(caller, wish))
+        workload, new = launch(caller.yard, tenant, caller.identity.user, wish, idempotency_key)
+        return answer(one(caller, workload), 201 if new else 200)
+
+    return await caller.write(work)
+
+
+def _wished(caller: Asking, wish: Launch) -> dict[str, Values]:
+    """What policies may ask about a launch: the tags that are asked for, and what it would run on."""
+    try:
+        facts = facts_of(_spec(caller, wish))
+    except _NotPreparedError:  # refused below for that, or answered with what it made before
+        facts = {"ec2:InstanceType": wish.slices.offer or "custom"}
+    tags: dict[str, Values] = {f"aws:RequestTag/{name}": value for name, value in wish.labels.items()}
+    if tags:
+        tags["aws:TagKeys"] = tuple(wish.labels)
+    return {key: value for key, value in facts.items() if not key.startswith("aws:ResourceTag/")} | tags
+
+
+def must_be_inside(caller: Asking, tenant_id: str, wish: Launch) -> None:
+    """Raises YardError `outside_geography`. A launch that could never work is refused for that, and not here."""
+    with suppress(_NotPreparedError):
+        caller.must_be_inside(Action.LAUNCH, tenant_id, _spec(caller, wish), "ec2:RunInstances")
+
+
+class _NotPreparedError(Exception):
+    """A launch that the yard refuses for what it asks for."""
+
+
+def _spec(caller: Asking, wish: Launch) -> WorkloadSpec:
+    try:
+        return prepare(caller.yard, wish).spec
+    except YardError as error:
+        raise _NotPreparedError from error
+
+
+def _plan(caller: Asking, wish: Launch) -> views.View:
+    prepared = prepare(caller.yard, wish)
+    plan = dry_run(caller.yard, prepared)
+    isolation = caller.yard.engine.isolation(prepared.runtime)
+    refusals = [explain(refusal) for refusal in plan.refusals]
+    return {
+        "fits": not plan.refusals,
+        "placements": [
+            {"replica": n, "node": placed.node, "card_uuids": list(placed.card_uuids), "why": placed.why}
+            for n, placed in enumerate(plan.placements)
+        ],
+        "refusals": [
+            {**facts, "text": views.reason_view("waiting_for_slices", facts, caller.language)} for facts in refusals
+        ],
+        "offer": prepared.spec.slices.offer or "custom",
+        "price_per_hour": format_price(prepared.allowance.price_per_hour_nano * prepared.spec.replicas),
+        "currency": caller.yard.book.currency,
+        "runtime": prepared.runtime,
+        "isolation": views.isolation_view(isolation, caller.language) if isolation else {},
+    }
+
+
+@router.get("/workloads", responses={200: {"model": schemas.Page[schemas.WorkloadView]}})
+async def list_workloads(
+    caller: Caller,
+    kind: WorkloadKind | None = None,
+    state: Annotated[list[WorkloadState] | None, Query()] = None,
+    tenant: str | None = None,
+    limit: Limit = 50,
+    cursor: str | None = None,
+) -> Response:
+    """Workloads, newest first; removed ones only where asked for."""
+    before = decode_cursor(cursor, "workloads", 1)
+
+    def work() -> bytes:
+        scope = caller.scope(tenant)
+        caller.must(Action.READ, scope)
+        with caller.yard.store.read() as c:
+            found = workloads.page(c, scope, kind, state, limit, before[0] if before else None)
+            held = leases.of_workloads(c, [workload.id for workload in found])
+        next_cursor = encode_cursor("workloads", found[-1].id) if len(found) == limit else None
+        return page_bytes(many(caller, found, held), next_cursor)
+
+    question = ("workloads", kind, tuple(state or ()), tenant, limit, cursor)
+    return await caller.remembered(question, work)
+
+
+@router.get("/workloads/{workload}", responses={200: {"model": schemas.WorkloadView}})
+async def show_workload(caller: Caller, workload: str, tenant: str | None = None) -> Response:
+    """One workload by id or name."""
+    return await caller.read(lambda: answer(one(caller, caller.workload(Action.READ, workload, tenant))))
+
+
+@router.post("/workloads/{workload}/stop", status_code=202, responses={202: {"model": schemas.WorkloadView}})
+async def stop_workload(caller: Caller, workload: str, tenant: str | None = None) -> Response:
+    """Stops it and keeps its disk."""
+    return await _command(caller, workload, tenant, commands.stop, "ec2:StopInstances")
+
+
+@router.post("/workloads/{workload}/start", status_code=202, responses={202: {"model": schemas.WorkloadView}})
+async def start_workload(caller: Caller, workload: str, tenant: str | None = None) -> Response:
+    """Starts it again on the disk that it left."""
+    return await _command(caller, workload, tenant, commands.start, "ec2:StartInstances")
+
+
+@router.delete("/workloads/{workload}", status_code=202, responses={202: {"model": schemas.WorkloadView}})
+async def remove_workload(caller: Caller, workload: str, tenant: str | None = None) -> Response:
+    """Stops it and deletes it, disk and logs included."""
+    return await _command(caller, workload, tenant, commands.remove, "ec2:TerminateInstances")
+
+
+async def _command(caller: Asking, name: str, tenant: str | None, command: commands.Command, verb: str) -> Response:
+    def work() -> Response:
+        found = caller.workload(Action.CONTROL, name, tenant, verb)
+        return answer(one(caller, command(caller.yard, found.id, caller.identity.user)), 202)
+
+    return await caller.write(work)
+
+
+def one(caller: Asking, workload: Workload) -> views.View:
+    """One workload with its leases; those that have ended only where there is no other."""
+    with caller.yard.store.read() as c:
+        held = leases.of_workloads(c, [workload.id])
+    return many(caller, [workload], held)[0]
+
+
+def many(caller: Asking, found: Sequence[Workload], held: Sequence[Lease]) -> list[views.View]:
+    """Workloads with the newest lease of each replica."""
+    newest: dict[str, dict[int, Lease]] = defaultdict(dict)
+    for lease in sorted(held, key=lambda lease: lease.id):
+        newest[lease.workload_id][lease.replica] = lease
+    return [
+        views.workload_view(caller.yard, w, [newest[w.id][n] for n in sorted(newest[w.id])], caller.language)
+        for w in found
+    ]

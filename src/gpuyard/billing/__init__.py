@@ -1,0 +1,1 @@
+"""Pure money: intervals in, exact lines out."""

@@ -1,0 +1,1 @@
+"""A whole yard at work: what `gpuyard demo` shows."""

@@ -1,0 +1,133 @@
+"""What the command line needs from the machine that it runs on; `main.py` provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """How a yard is started."""
+
+    state: Path
+    simulate: str | None = None
+    fleet: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8470
+    database_url: str | None = None
+    price_book: Path | None = None
+    runtime: str = "auto"
+    on_escape: str = "notice"  # or stop: end programs that go around their slice
+    spot_notice_us: int = 120_000_000
+    spot_minimum_run_us: int = 600_000_000
+    tax_table: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a yard says once it answers. `token` only on its first start."""
+
+    address: str
+    state: str
+    pid: int
+    token: str | None
+    cards: int
+    nodes: int
+    simulated: bool
+    runtimes: tuple[str, ...]
+    adopted: int  # units that went on running while no yard did
+
+
+class FoundThing(TypedDict):
+    """One thing that was looked for, as text keys of `doctor.<name>.<ok|missing|unknown>`."""
+
+    name: str
+    ok: bool | None
+    params: dict[str, object]
+
+
+class CardGuarantee(TypedDict):
+    """What a whole or shared card can guarantee, with text keys of `guarantee.<key>`."""
+
+    shape: str
+    guarantee: str
+    because: str
+    not_protected: list[str]
+
+
+class FoundCard(TypedDict):
+    uuid: str
+    model: str
+    node: str
+    guarantees: list[CardGuarantee]
+
+
+class DoctorReport(TypedDict):
+    """What this machine has and can guarantee."""
+
+    findings: list[FoundThing]
+    cards: list[FoundCard]
+
+
+@dataclass(frozen=True, slots=True)
+class MoneySums:
+    """Sums that need no yard. `compare`: hourly, hours a year, reservations, spot, currency. `own`: see the command.
+    `verify`: a published spot round."""
+
+    compare: Callable[[str, int, Sequence[str], str | None, str], Mapping[str, Any]]
+    own: Callable[..., Mapping[str, Any]]
+    verify: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateOptions:
+    """What `gpuyard simulate` runs, as it was typed."""
+
+    nodes: Path
+    pods: Path
+    policy: str
+    seed: int
+    fill: float | None
+    churn: float | None
+    arrivals: int
+    lifetime: str
+    wave: float
+    crowd: float
+    waits: bool
+    moves: bool
+    consolidates: bool
+    faults_per_day: float
+    prices: tuple[str, ...]
+    idle_watts: int
+    engine: str
+    log: Path | None
+    report: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class HostCommands:
+    """`up` runs a yard until it is told to stop; `doctor` looks at this machine without one; `emulate` runs a command
+    on emulated cards (SPEC, command, on virtual time) and gives its exit code; `sums` are worked out here."""
+
+    up: Callable[[UpOptions, Callable[[Started], None]], None]
+    doctor: Callable[[UpOptions], DoctorReport]
+    emulate: Callable[[str, Sequence[str], bool], int]
+    sums: MoneySums
+    # runs a trace in virtual time; called with arrivals done and in all; its summary
+    simulate: Callable[[SimulateOptions, Callable[[int, int | None], None]], dict[str, Any]]
+
+
+_installed: list[HostCommands] = []
+
+
+def install(host: HostCommands) -> None:
+    """Called once, by the composition root."""
+    _installed[:] = [host]
+
+
+def installed() -> HostCommands:
+    """What the composition root gave."""
+    return _installed[0]

@@ -1,0 +1,1 @@
+"""Small level-triggered loops that make the world match the store."""

@@ -1,0 +1,147 @@
+"""Carries out what a verdict asks of the engine. Every action may be repeated: it looks first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from gpuyard.control.world import Action, ForgetUnit, RemoveDisks, StartUnit, StopUnit, World
+from gpuyard.control.yard import Yard
+from gpuyard.engines.runtime import Runtime, Unit, UnitState
+from gpuyard.hardware.amd import visible as visible_amd
+from gpuyard.model.errors import YardError
+from gpuyard.model.events import Event
+from gpuyard.model.leases import Lease
+from gpuyard.model.states import WorkloadState
+from gpuyard.model.units import SECOND_US
+from gpuyard.model.workloads import Workload
+from gpuyard.store import events, leases, placements, workloads
+
+log = structlog.get_logger(__name__)
+
+RETRY_START_US = 2 * SECOND_US
+
+
+class Actor:
+    """Does the actions of one yard and remembers what could not be started yet."""
+
+    def __init__(self, yard: Yard) -> None:
+        self.yard = yard
+        self.start_errors: dict[str, str] = {}
+        self._retry_at_us: dict[str, int] = {}
+        self._kept: set[str] = set()  # ended units whose workload still stands: their logs are kept
+
+    def act(self, actions: Sequence[Action], world: World, owner: Mapping[str, Runtime]) -> bool:
+        """Does each action. Returns whether the world is likely to look different at once."""
+        hurried = False
+        for action in actions:
+            match action:
+                case StartUnit(lease):
+                    hurried |= self._start(lease, world)
+                case StopUnit(name, runtime, grace_us, checkpoint):
+                    knows = owner.get(name) or (self.yard.engine.get(runtime) if runtime else None)
+                    if knows is not None:
+                        knows.stop(name, grace_us, checkpoint)
+                case ForgetUnit(name):
+                    if name in owner:
+                        owner[name].forget(name)
+                case RemoveDisks(workload):
+                    hurried |= self._remove(workload, world, owner)
+        self._forget_the_unknown(world, owner)
+        return hurried
+
+    def _start(self, lease: Lease, world: World) -> bool:
+        name = lease.unit_name
+        if world.now.at_us < self._retry_at_us.get(name, 0):
+            return False
+        workload = world.workloads[lease.workload_id]
+        try:
+            self.yard.engine.get(workload.runtime).start(self._unit(lease, workload))
+        except YardError as error:
+            self.start_errors[name] = str(error.params.get("reason", error.code))
+            self._retry_at_us[name] = world.now.at_us + RETRY_START_US
+            log.warning("unit_not_started", unit=name, code=error.code, **error.params)
+            return False
+        self.start_errors.pop(name, None)
+        self._retry_at_us.pop(name, None)
+        return True
+
+    def _unit(self, lease: Lease, workload: Workload) -> Unit:
+        spec = workload.spec
+        with self.yard.store.read() as c:
+            sealed = workloads.sealed(c, workload.id) if spec.secret_names else {}
+            placed = placements.of(c, [lease.id]).get(lease.id)
+        cards = ",".join(cut.card_uuid for cut in lease.slices)
+        simulated = self.yard.simulated_cards
+        mine = {
+            "GPUYARD_WORKLOAD": workload.name,
+            "GPUYARD_WORKLOAD_ID": workload.id,
+            "GPUYARD_LEASE": lease.id,
+            "GPUYARD_REPLICA": str(lease.replica),
+            "GPUYARD_REPLICAS": str(spec.replicas),
+            "GPUYARD_ATTEMPT": str(lease.attempt),
+            "GPUYARD_CARDS": cards,
+            "GPUYARD_SLICE_MEMORY_BYTES": str(spec.slices.shape.memory_bytes),
+            "GPUYARD_SLICE_COMPUTE_PPM": str(spec.slices.shape.compute_ppm),
+            # Simulated cards do not exist for a driver: the unit must not pick a real one instead.
+            "CUDA_VISIBLE_DEVICES": "" if simulated else cards,
+            "NVIDIA_VISIBLE_DEVICES": "void" if simulated else cards,
+            **visible_amd(cut.card_uuid for cut in lease.slices),
+        }
+        if placed is not None and "cpus" in placed.why:
+            mine["GPUYARD_CPUS"] = str(placed.why["cpus"])  # nearest to the cards; a hint, for taskset or numactl
+        return Unit(
+            name=lease.unit_name,
+            disk=lease.disk_name,
+            tenant_id=lease.tenant_id,
+            command=spec.command,
+            image=spec.image,
+            environment={**spec.environment, **mine},
+            secrets=self.yard.sealer.open(sealed),
+            mounts=spec.mounts,
+            ports=spec.ports,
+            working_directory=spec.working_directory,
+            cpu_milli=spec.cpu_milli,
+            memory_bytes=spec.memory_bytes,
+            slices=lease.slices,
+            simulated_cards=simulated,
+        )
+
+    def _remove(self, workload: Workload, world: World, owner: Mapping[str, Runtime]) -> bool:
+        """Units, logs and disks of a workload that is being removed; REMOVED once none of them is left."""
+        runtime = self.yard.engine.runtimes.get(workload.runtime)
+        if runtime is None:
+            return False  # started without this runtime: it waits until the yard has it again
+        with self.yard.store.read() as c:
+            lease_ids = {lease.id for lease in leases.of_workload(c, workload.id, include_ended=True)}
+        for name, observation in world.observations.items():
+            if name.rpartition("-")[0] in lease_ids:
+                if observation.state is not UnitState.EXITED:
+                    runtime.stop(name, 0)
+                    return False
+                owner[name].forget(name)
+                self._kept.discard(name)
+        for replica in range(workload.spec.replicas):
+            runtime.remove_disk(f"{workload.id}-{replica}")
+        with self.yard.store.write() as c:
+            now_us = self.yard.clock.now_us()
+            workloads.set_state(c, workload.id, WorkloadState.REMOVED, None, {}, workload.exit_code, now_us)
+            gone = Event("workload.removed", workload.id, now_us, workload.tenant_id, data={"name": workload.name})
+            events.append(c, [gone])
+        return True
+
+    def _forget_the_unknown(self, world: World, owner: Mapping[str, Runtime]) -> None:
+        """Ended units that no workload stands behind any more: a removal that was cut short left them."""
+        open_ids = {lease.id for lease in world.leases}
+        for name, observation in world.observations.items():
+            lease_id = name.rpartition("-")[0]
+            if observation.state is not UnitState.EXITED or lease_id in open_ids or name in self._kept:
+                continue
+            with self.yard.store.read() as c:
+                lease = leases.get(c, lease_id)
+                workload = workloads.get(c, lease.workload_id) if lease else None
+            if workload is None or workload.state is WorkloadState.REMOVED:
+                owner[name].forget(name)
+            else:
+                self._kept.add(name)

@@ -1,0 +1,161 @@
+"""What can be rented now, and what a wish for slices comes to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection
+
+from gpuyard.catalog import cards as catalog
+from gpuyard.catalog import offers as catalog_offers
+from gpuyard.control.yard import Yard
+from gpuyard.model.errors import YardError
+from gpuyard.model.fleet import Card
+from gpuyard.model.leases import PurchaseOption
+from gpuyard.model.offers import Offer
+from gpuyard.model.slices import SliceShape
+from gpuyard.model.states import CardState
+from gpuyard.model.units import SHARE_WHOLE_PPM, format_share, format_size
+from gpuyard.model.workloads import SliceRequest
+from gpuyard.scheduling.tiers import Goal
+from gpuyard.store import leases
+
+MIN_CPU_MILLI = 10
+MIN_MEMORY_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SliceWish:
+    """What was asked for: an offer by name, or a shape, or a whole card."""
+
+    offer: str | None = None
+    card_model: str | None = None
+    memory_bytes: int | None = None
+    compute_ppm: int | None = None
+    count: int = 1
+    goal: Goal | None = None  # instead of all but the count
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """The CPU and memory that slices come with, and what they cost per hour together."""
+
+    cpu_milli: int
+    memory_bytes: int
+    price_per_hour_nano: int
+
+
+def list_offers(yard: Yard, c: Connection) -> list[Offer]:
+    """Every offer of the cards that are here, with how many could be granted now."""
+    used = leases.usage(c)
+    return [replace(offer, available=_available(offer, yard.roster.cards, used)) for offer in yard.roster.offers]
+
+
+def _available(offer: Offer, cards: Sequence[Card], used: dict[str, tuple[int, int]]) -> int:
+    free = 0
+    for card in cards:
+        if card.model != offer.card_model or card.state is not CardState.HEALTHY:
+            continue
+        memory, compute = used.get(card.uuid, (0, 0))
+        free += min(
+            (card.memory_bytes - memory) // offer.shape.memory_bytes,
+            (SHARE_WHOLE_PPM - compute) // offer.shape.compute_ppm,
+        )
+    return free
+
+
+def resolve(
+    yard: Yard, wish: SliceWish, option: PurchaseOption = PurchaseOption.ON_DEMAND
+) -> tuple[SliceRequest, Allowance]:
+    """The slices that a wish stands for in this yard, and what comes with them.
+
+    Raises YardError: unknown_offer, unknown_card_model, no_card_of_model, slice_too_large, too_many_slices,
+    invalid_request, goal_unreachable.
+    """
+    if wish.goal is not None:
+        if wish.offer or wish.card_model or wish.memory_bytes or wish.compute_ppm:
+            raise YardError("invalid_request", reason="goal_and_shape")
+        from gpuyard.control.goals import model_for  # rare, and the server is to stay small
+
+        model = model_for(yard, wish.goal, wish.count, option)
+        whole = next(o.name for o in yard.roster.offers if o.card_model == model and o.name.endswith("-full"))
+        wish = SliceWish(offer=whole, count=wish.count)
+    request = _request(yard, wish, yard.roster.cards)
+    spot = option is PurchaseOption.SPOT
+    return request, _allowance(yard, request, _check_fits(request, yard.roster.cards), spot)
+
+
+def _request(yard: Yard, wish: SliceWish, cards: Sequence[Card]) -> SliceRequest:
+    if wish.offer is not None:
+        if wish.card_model or wish.memory_bytes or wish.compute_ppm:
+            raise YardError("invalid_request", reason="offer_and_shape")
+        sold = [card for card in cards if yard.book.sells(card.model)]
+        known = catalog_offers.shape_of(wish.offer, sold)
+        return SliceRequest(known.shape, known.card_model, wish.count, wish.offer.lower())
+    model: str | None = None
+    if wish.card_model is not None:
+        model = catalog.find(wish.card_model).name
+        if not any(card.model == model for card in cards):
+            present = ", ".join(sorted({card.model for card in cards})) or "--"
+            raise YardError("no_card_of_model", model=model, present=present)
+    return SliceRequest(_shape(wish, model, cards), model, wish.count)
+
+
+def _shape(wish: SliceWish, model: str | None, cards: Sequence[Card]) -> SliceShape:
+    memory, compute = wish.memory_bytes, wish.compute_ppm
+    if memory is not None and compute is not None:
+        return SliceShape(memory, compute)
+    if model is None:
+        raise YardError("invalid_request", reason="no_shape")
+    whole = min(card.memory_bytes for card in cards if card.model == model)
+    if memory is not None:
+        return SliceShape(memory, max(1, min(SHARE_WHOLE_PPM, memory * SHARE_WHOLE_PPM // whole)))
+    if compute is not None:
+        return SliceShape(max(1, whole * compute // SHARE_WHOLE_PPM), compute)
+    return SliceShape(whole, SHARE_WHOLE_PPM)
+
+
+def _check_fits(request: SliceRequest, cards: Sequence[Card]) -> list[Card]:
+    shape = request.shape
+    of_model = [card for card in cards if request.card_model in (None, card.model)]
+    fitting = [card for card in of_model if card.memory_bytes >= shape.memory_bytes]
+    if not fitting:
+        largest = max((card.memory_bytes for card in of_model), default=0)
+        raise YardError(
+            "slice_too_large",
+            memory=format_size(shape.memory_bytes),
+            share=format_share(shape.compute_ppm),
+            model=request.card_model or "--",
+            card_memory=format_size(largest),
+        )
+    most = max(Counter(card.node for card in fitting).values())
+    if request.count > most:
+        raise YardError("too_many_slices", count=request.count, most=most)
+    return fitting
+
+
+def _allowance(yard: Yard, request: SliceRequest, fitting: Sequence[Card], spot: bool) -> Allowance:
+    """The dominant share of the card's part of its node; of the poorest model where any model will do."""
+    whole = {offer.card_model: offer for offer in yard.roster.offers if offer.name.endswith("-full")}
+    found: list[Allowance] = []
+    for card in {card.model: card for card in fitting}.values():
+        offer = whole.get(card.model)
+        if offer is None:
+            continue  # the price book does not sell it
+        share = request.shape.share_of_card_ppm(card.memory_bytes)
+        found.append(
+            Allowance(
+                cpu_milli=max(MIN_CPU_MILLI, offer.cpu_milli * share // SHARE_WHOLE_PPM * request.count),
+                memory_bytes=max(MIN_MEMORY_BYTES, offer.memory_bytes * share // SHARE_WHOLE_PPM * request.count),
+                price_per_hour_nano=yard.book.price_nano(card.model, share, spot) * request.count,
+            )
+        )
+    if not found:
+        raise YardError("no_price", model=", ".join(sorted({card.model for card in fitting})))
+    return Allowance(
+        min(a.cpu_milli for a in found),
+        min(a.memory_bytes for a in found),
+        max(a.price_per_hour_nano for a in found),
+    )

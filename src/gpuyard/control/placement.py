@@ -1,0 +1,184 @@
+"""Gives slices to the leases that wait for them: snapshot -> Plan -> guarded transactions.
+
+A plan is applied some leases at a time, so that nobody waits long for the store; each part holds only as long as
+nothing but the parts before it has changed the fleet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from gpuyard.control.applying import StaleError, apply_lease
+from gpuyard.control.waiting import HOLDING, take_standing, waiting_leases
+from gpuyard.control.world import LeaseChange, Moment
+from gpuyard.control.yard import Yard
+from gpuyard.model.events import Event
+from gpuyard.model.fleet import Card, Node
+from gpuyard.model.leases import Lease, PurchaseOption, Terms
+from gpuyard.model.slices import Slice
+from gpuyard.model.states import CardState, LeaseState, NodeState
+from gpuyard.model.workloads import Workload
+from gpuyard.scheduling.cycle import Decision, Standing, decide
+from gpuyard.scheduling.plan import CardView, Learning, NodeView, Placement, Request, Snapshot
+from gpuyard.slicing.ladder import guarantee
+from gpuyard.store import events, fleet, leases, placements
+
+LEASES_A_PART = 4
+YIELD_SECONDS = 0.0002
+
+
+def take_snapshot(
+    c: Connection, nodes: Sequence[Node], open_leases: Sequence[Lease], workloads: Mapping[str, Workload]
+) -> Snapshot:
+    """The fleet as a scheduler sees it, from one reading of the store."""
+    used = leases.usage(c)
+    cpu: dict[str, int] = defaultdict(int)
+    memory: dict[str, int] = defaultdict(int)
+    for lease in open_leases:
+        if lease.state in HOLDING and lease.node is not None:
+            spec = workloads[lease.workload_id].spec
+            cpu[lease.node] += spec.cpu_milli
+            memory[lease.node] += spec.memory_bytes
+    return Snapshot(
+        version=fleet.version(c),
+        nodes=tuple(
+            NodeView(
+                name=node.name,
+                cpu_free_milli=node.cpu_milli - cpu[node.name],
+                memory_free_bytes=node.memory_bytes - memory[node.name],
+                cards=tuple(_card_view(card, used.get(card.uuid, (0, 0))) for card in node.cards),
+                schedulable=node.state is NodeState.READY,
+                rack=node.rack,
+                topology=node.topology,
+            )
+            for node in nodes
+        ),
+    )
+
+
+def _card_view(card: Card, used: tuple[int, int]) -> CardView:
+    return CardView(
+        uuid=card.uuid,
+        model=card.model,
+        memory_bytes=card.memory_bytes,
+        memory_free_bytes=card.memory_bytes - used[0],
+        compute_free_ppm=1_000_000 - used[1],
+        schedulable=card.state is CardState.HEALTHY,
+        pci_address=card.pci_address,
+    )
+
+
+def request_for(lease_id: str, workload: Workload, waits_since_us: int) -> Request:
+    """What a scheduler needs to know of a lease that waits."""
+    spec, wish = workload.spec, workload.spec.slices
+    return Request(
+        lease_id=lease_id,
+        shape=wish.shape,
+        count=wish.count,
+        card_model=wish.card_model,
+        cpu_milli=spec.cpu_milli,
+        memory_bytes=spec.memory_bytes,
+        group=workload.id if spec.is_gang else None,
+        tenant_id=workload.tenant_id,
+        priority=spec.priority,
+        spot=spec.option is PurchaseOption.SPOT,
+        created_us=waits_since_us,
+        time_limit_us=spec.time_limit_us,
+    )
+
+
+def place(
+    yard: Yard, open_leases: Sequence[Lease], workloads: Mapping[str, Workload], now: Moment
+) -> tuple[int, Snapshot, Standing, Decision] | None:
+    """Decides over every waiting lease and applies the plan. Returns how many got slices, and what was decided on what;
+    None where nobody waits.
+
+    Raises StaleError where the plan has become stale; what it already granted stays, and the next look plans again.
+    """
+    waiting = sorted(waiting_leases(open_leases, workloads), key=lambda lease: (lease.created_us, lease.id))
+    if not waiting:
+        return None
+    with yard.store.read() as c:
+        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, workloads)
+        standing = take_standing(c, yard, open_leases, workloads, now.at_us)
+    requests = [request_for(lease.id, workloads[lease.workload_id], lease.created_us) for lease in waiting]
+    _learn(yard, requests)
+    decision = decide(yard.scheduler, snapshot, requests, standing, now.at_us)
+    by_id = {lease.id: lease for lease in waiting}
+    version = decision.plan.snapshot_version
+    for part in parts_of_plan(decision.plan.placements, requests):
+        with yard.store.write() as c:
+            if not fleet.advance(c, version):
+                raise StaleError("fleet")
+            told: list[Event] = []
+            for placement in part:
+                lease = by_id[placement.lease_id]
+                told += _grant(c, yard, lease, workloads[lease.workload_id], placement, now)
+            events.append(c, told)
+        version += 1
+        time.sleep(YIELD_SECONDS)
+    return len(decision.plan.placements), snapshot, standing, decision
+
+
+def _learn(yard: Yard, requests: Sequence[Request]) -> None:
+    """Tells the scheduler of those that did not wait at the last look, where it learns from arrivals."""
+    waiting = frozenset(request.lease_id for request in requests)
+    fresh = [request for request in requests if request.lease_id not in yard.arrived]
+    yard.arrived = waiting
+    if fresh and isinstance(yard.scheduler, Learning):
+        yard.scheduler = yard.scheduler.having_seen(fresh)
+
+
+def parts_of_plan(placements: Sequence[Placement], requests: Sequence[Request]) -> list[list[Placement]]:
+    """The placements in parts of a few leases; a gang is never parted: each part is one transaction."""
+    groups = {request.lease_id: request.group for request in requests}
+    parts: list[list[Placement]] = []
+    previous: str | None = None
+    for placement in placements:
+        group = groups[placement.lease_id]
+        same_gang = group is not None and group == previous
+        if not parts or (len(parts[-1]) >= LEASES_A_PART and not same_gang):
+            parts.append([])
+        parts[-1].append(placement)
+        previous = group
+    return parts
+
+
+def _grant(
+    c: Connection,
+    yard: Yard,
+    lease: Lease,
+    workload: Workload,
+    placement: Placement,
+    now: Moment,
+) -> list[Event]:
+    shape = workload.spec.slices.shape
+    cards = [card for uuid in placement.card_uuids if (card := yard.roster.card(uuid)) is not None]
+    shim = yard.engine.shim_on(workload.runtime)
+    levels = {card.uuid: guarantee(card, shape, workload.runtime, shim).guarantee for card in cards}
+    cut = tuple(Slice(lease.id, card.uuid, shape, levels[card.uuid]) for card in cards)
+    spot = lease.option is PurchaseOption.SPOT
+    price = sum(yard.book.price_nano(card.model, shape.share_of_card_ppm(card.memory_bytes), spot) for card in cards)
+    granted = replace(
+        lease,
+        state=LeaseState.GRANTED,
+        node=placement.node,
+        slices=cut,
+        terms=Terms(
+            currency=yard.book.currency,
+            active_per_hour_nano=price,
+            stopped_per_hour_nano=yard.book.stopped_nano(workload.spec.disk_bytes),
+            minimum_us=yard.book.minimum_us,
+        ),
+        reason=None,
+        updated_us=now.at_us,
+    )
+    leases.hold(c, lease.id, cut)
+    why = {**placement.terms, "scheduler": placement.why, "waited_us": max(0, now.at_us - lease.updated_us)}
+    placements.place(c, lease.id, {**why, "cpus": placement.cpus} if placement.cpus else why, now.at_us)
+    return apply_lease(c, LeaseChange(lease, granted, now), workload)

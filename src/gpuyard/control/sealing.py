@@ -1,0 +1,65 @@
+"""Secrets at rest: sealed with a key that lies in a file beside the database, never in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpuyard.model.errors import YardError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
+
+
+class Sealer:
+    """Seals and opens short secrets with Fernet (AES-128-CBC and HMAC-SHA256)."""
+
+    def __init__(self, key_file: Path) -> None:
+        self._key_file = key_file
+
+    def seal(self, secrets: Mapping[str, str]) -> dict[str, bytes]:
+        """Each value sealed."""
+        if not secrets:
+            return {}
+        fernet = self._fernet()
+        return {name: fernet.encrypt(value.encode()) for name, value in secrets.items()}
+
+    def open(self, sealed: Mapping[str, bytes]) -> dict[str, str]:
+        """Each value as it was.
+
+        Raises YardError `state_dir_unusable` where the key is not the one that sealed them.
+        """
+        if not sealed:
+            return {}
+        from cryptography.fernet import InvalidToken
+
+        fernet = self._fernet()
+        try:
+            return {name: fernet.decrypt(value).decode() for name, value in sealed.items()}
+        except InvalidToken:
+            raise YardError(
+                "state_dir_unusable", path=str(self._key_file), reason="it is not the key that sealed the secrets"
+            ) from None
+
+    def _fernet(self) -> Fernet:
+        from cryptography.fernet import Fernet  # imported only when there is a secret: it costs start-up time
+
+        return Fernet(_kept(self._key_file, Fernet.generate_key))
+
+    def file_of(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """Another secret that lies beside the key: made once, with `make`, and the same from then on."""
+        return _kept(self._key_file.with_name(name), make)
+
+
+def _kept(path: Path, make: Callable[[], bytes]) -> bytes:
+    if not path.exists():
+        draft = path.with_suffix(".new")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(make())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+    return path.read_bytes()

@@ -1,0 +1,137 @@
+"""What the queue is told of the yard, and what the yard keeps of the queue's last decision."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Connection
+
+from gpuyard.model.leases import Lease, PurchaseOption
+from gpuyard.model.states import LeaseState
+from gpuyard.model.workloads import Desired, Workload
+from gpuyard.scheduling.cycle import Decision, Standing
+from gpuyard.scheduling.running import Running
+from gpuyard.scheduling.spot_room import ANY, Demand, spot_room
+from gpuyard.store import demand, placements, shares
+from gpuyard.store.placements import Notice, PlacementRow
+
+if TYPE_CHECKING:
+    from gpuyard.control.yard import Yard
+
+HOLDING: Final = frozenset({LeaseState.GRANTED, LeaseState.ACTIVE})
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Who waits, in the queue's order by workload or lease id, and when those start for whom room is kept."""
+
+    order: tuple[str, ...] = ()
+    starts_us: Mapping[str, int | None] = field(default_factory=dict[str, "int | None"])
+
+    @classmethod
+    def of(cls, decision: Decision) -> Waiting:
+        """What a decision left waiting."""
+        starts = {reservation.gang.id: reservation.start_us for reservation in decision.reservations}
+        return cls(tuple(gang.id for gang in decision.waiting), starts)
+
+
+def waiting_leases(open_leases: Sequence[Lease], workloads: Mapping[str, Workload]) -> list[Lease]:
+    """Leases that want slices now. A gang of which some members were told to go waits until all of them have gone."""
+    told = {
+        lease.workload_id
+        for lease in open_leases
+        if lease.state in HOLDING and workloads[lease.workload_id].spec.is_gang
+    }
+    reclaimed = {lease.workload_id for lease in open_leases if lease.reason == "reclaimed"}
+    return [
+        lease
+        for lease in open_leases
+        if lease.state is LeaseState.REQUESTED
+        and workloads[lease.workload_id].desired is Desired.RUN
+        and lease.workload_id not in told & reclaimed
+    ]
+
+
+def take_standing(
+    c: Connection, yard: Yard, open_leases: Sequence[Lease], workloads: Mapping[str, Workload], now_us: int
+) -> Standing:
+    """All that the queue has to know besides the requests, from one reading of the store."""
+    notices = placements.notices(c)
+    # What was reclaimed, and what is safe, matters for spot alone: others need not be looked up.
+    spot = [lease.id for lease in open_leases if lease.option is PurchaseOption.SPOT]
+    rows = placements.of(c, spot)
+    running = running_leases(open_leases, workloads, rows, notices, now_us)
+    return Standing(
+        running=tuple(running),
+        shares=shares.every(c),
+        spot_room_ppm=room_for_spot(c, yard, open_leases, workloads, now_us) if spot else {},
+        promised=frozenset(notice.notice_for for notice in notices.values()),
+        policy=yard.queue,
+    )
+
+
+def running_leases(
+    open_leases: Iterable[Lease],
+    workloads: Mapping[str, Workload],
+    rows: Mapping[str, PlacementRow],
+    notices: Mapping[str, Notice],
+    now_us: int,
+) -> list[Running]:
+    """Every lease that holds slices, as the scheduler sees it."""
+    found: list[Running] = []
+    for lease in open_leases:
+        if lease.state not in HOLDING or lease.node is None:
+            continue
+        spec, row, notice = workloads[lease.workload_id].spec, rows.get(lease.id), notices.get(lease.id)
+        started_us = lease.run_started_us if lease.run_started_us is not None else lease.updated_us
+        limit_us = None if spec.time_limit_us is None else max(now_us, started_us + spec.time_limit_us)
+        ends = [end for end in (limit_us, None if notice is None else max(now_us, notice.until_us)) if end is not None]
+        found.append(
+            Running(
+                lease_id=lease.id,
+                gang=lease.workload_id if spec.is_gang else lease.id,
+                tenant_id=lease.tenant_id,
+                node=lease.node,
+                card_uuids=tuple(cut.card_uuid for cut in lease.slices),
+                shape=spec.slices.shape,
+                cpu_milli=spec.cpu_milli,
+                memory_bytes=spec.memory_bytes,
+                priority=spec.priority,
+                spot=lease.option is PurchaseOption.SPOT,
+                started_us=started_us,
+                checkpoint_us=None if row is None else row.checkpoint_us,
+                reclaimed_us=None if row is None else row.reclaimed_us,
+                noticed=notice is not None,
+                ends_us=min(ends, default=None),
+            )
+        )
+    return found
+
+
+def wanted_ppm(yard: Yard, open_leases: Iterable[Lease], workloads: Mapping[str, Workload]) -> dict[str, int]:
+    """Compute that all but spot hold or wait for, by card model; what would take any model under ANY."""
+    wanted: dict[str, int] = defaultdict(int)
+    for lease in open_leases:
+        if lease.option is PurchaseOption.SPOT:
+            continue
+        wish = workloads[lease.workload_id].spec.slices
+        if lease.state is LeaseState.REQUESTED and workloads[lease.workload_id].desired is Desired.RUN:
+            wanted[wish.card_model or ANY] += wish.shape.compute_ppm * wish.count
+        for cut in lease.slices:
+            card = yard.roster.card(cut.card_uuid)
+            wanted[card.model if card is not None else ANY] += cut.shape.compute_ppm
+    return dict(wanted)
+
+
+def room_for_spot(
+    c: Connection, yard: Yard, open_leases: Iterable[Lease], workloads: Mapping[str, Workload], now_us: int
+) -> dict[str, int]:
+    """What spot leases may take in all, from what the others are likely to want."""
+    capacity: dict[str, int] = defaultdict(int)
+    for card in yard.roster.cards:
+        capacity[card.model] += 1_000_000
+    history = [Demand(*row) for row in demand.history(c)]
+    return spot_room(history, capacity, wanted_ppm(yard, open_leases, workloads), now_us)

@@ -1,0 +1,23 @@
+"""What a unit has done since it began, as far as a runtime can tell. What it cannot tell is absent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Sums that only grow while the unit runs. None: this runtime cannot tell."""
+
+    cpu_us: int | None = None
+    network_bytes: int | None = None
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A runtime that can tell what its units do."""
+
+    def activity(self, name: str) -> Activity:
+        """What a unit has done so far; all absent for one that does not run."""
+        ...

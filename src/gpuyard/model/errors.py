@@ -1,0 +1,170 @@
+"""Every way in which gpuyard refuses, as a stable code.
+
+A code is a promise: scripts branch on it, so it is never renamed. The sentence that a person reads lives in
+`gpuyard.texts`, in each language, under the same code.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# code -> HTTP status. The CLI's exit code follows from the status (see `exit_code`).
+STATUS_BY_CODE: Final[dict[str, int]] = {
+    # the request itself
+    "invalid_request": 400,
+    "invalid_size": 400,
+    "invalid_share": 400,
+    "invalid_price": 400,
+    "invalid_duration": 400,
+    "invalid_time": 400,
+    "invalid_name": 400,
+    "invalid_cursor": 400,
+    "invalid_path": 400,
+    "unknown_offer": 422,
+    "unknown_card_model": 422,
+    "unknown_image": 422,
+    "slice_too_large": 422,
+    "too_many_slices": 422,
+    "slice_refused": 422,
+    "native_unavailable": 422,
+    "shared_file_broken": 500,
+    "limit_too_large": 422,
+    "priority_too_high": 422,
+    "goal_unreachable": 422,
+    "no_card_of_model": 422,
+    "no_price": 422,
+    "runtime_unavailable": 422,
+    "mount_refused": 422,
+    "nothing_to_verify": 409,
+    "verify_failed": 502,
+    "idempotency_mismatch": 422,
+    "request_too_large": 413,
+    "method_not_allowed": 405,
+    # who asks
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "insufficient_credit": 402,
+    # access
+    "invalid_policy": 422,
+    "denied_by_policy": 403,
+    "policy_not_found": 404,
+    "policy_in_use": 409,
+    "quota_exceeded": 409,
+    "outside_geography": 403,
+    "too_many_requests": 429,
+    "audit_broken": 409,
+    "audit_unreadable": 400,
+    # what it is about
+    "not_found": 404,
+    "workload_not_found": 404,
+    "tenant_not_found": 404,
+    "token_not_found": 404,
+    "access_key_not_found": 404,
+    "key_pair_not_found": 404,
+    "invalid_public_key": 400,
+    "file_not_found": 404,
+    "name_taken": 409,
+    "wrong_state": 409,
+    "not_running": 409,
+    "port_not_declared": 409,
+    "no_capacity": 409,
+    # the yard
+    "storage_full": 507,
+    "store_unavailable": 503,
+    "shutting_down": 503,
+    "internal": 500,
+    # starting a yard
+    "state_dir_in_use": 409,
+    "state_dir_newer": 409,
+    "state_dir_unusable": 409,
+    "database_in_use": 409,
+    "database_url_invalid": 400,
+    "extra_missing": 422,
+    "port_in_use": 409,
+    "not_loopback": 422,
+    "no_cards_found": 422,
+    "fleet_spec_invalid": 400,
+    "fleet_file_invalid": 400,
+    "price_book_invalid": 400,
+    "catalog_invalid": 400,
+    "topology_invalid": 400,
+    "yard_not_running": 409,
+    # a simulation
+    "trace_invalid": 400,
+    "unknown_policy": 422,
+    # the client
+    "unreachable": 503,
+    "no_credentials": 401,
+    "timed_out": 504,
+    "workload_failed": 409,
+    "engine_failed": 502,
+    # prices and invoices
+    "price_not_yet": 422,
+    "no_reservation": 422,
+    "invalid_pattern": 400,
+    "usage_conflict": 409,
+    "usage_invalid": 422,
+    "currency_mismatch": 409,
+    "tax_table_invalid": 400,
+    "period_open": 409,
+    "nothing_to_invoice": 409,
+    "invoice_not_found": 404,
+    "not_creditable": 409,
+    "not_genuine": 409,
+    "bids_invalid": 422,
+    "font_missing": 422,
+    "file_unusable": 422,
+    # wallets
+    "payment_conflict": 409,
+    "payment_unverified": 401,
+    "payment_refused": 422,
+    "payments_off": 422,
+    "voucher_invalid": 404,
+    "voucher_used": 409,
+    "voucher_expired": 409,
+    "budget_exhausted": 402,
+    "not_refundable": 409,
+    "transfer_not_found": 404,
+}
+
+_EXIT_BY_STATUS: Final[dict[int, int]] = {
+    400: 2,
+    401: 3,
+    402: 4,
+    403: 3,
+    404: 5,
+    405: 2,
+    409: 6,
+    413: 2,
+    422: 2,
+    429: 7,
+    502: 8,
+    503: 7,
+    504: 9,
+    507: 8,
+}
+
+
+class YardError(Exception):
+    """One refusal: a stable `code` and the facts (`params`) that its sentence names.
+
+    The sentence is not here: `gpuyard.texts.error_text` renders it in the reader's language.
+    """
+
+    def __init__(self, code: str, /, **params: object) -> None:
+        if code not in STATUS_BY_CODE:
+            raise ValueError(f"undeclared error code {code!r}")
+        self.code = code
+        self.params: dict[str, object] = params
+        super().__init__(code, params)
+
+    @property
+    def status(self) -> int:
+        """The HTTP status this refusal answers with."""
+        return STATUS_BY_CODE[self.code]
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the CLI for this refusal: 2 bad input, 3 not allowed, 4 no credit, 5 not found, 6 conflict,
+        7 unreachable, 8 the yard or its engine failed, 9 timed out, 1 anything else."""
+        return _EXIT_BY_STATUS.get(self.status, 1)

@@ -1,0 +1,102 @@
+"""Lease and Interval: a tenant's right to slices for a time, and the proof of how long it was used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gpuyard.model.slices import Slice
+from gpuyard.model.states import LeaseState
+
+
+class PurchaseOption(StrEnum):
+    """How a lease was bought."""
+
+    ON_DEMAND = "on_demand"
+    RESERVED = "reserved"  # a commitment paid for a whole term, used or not
+    SPOT = "spot"  # what is left over, at the price in force, until somebody else needs it
+
+
+class Proof(StrEnum):
+    """Who says when an interval ended."""
+
+    OBSERVED = "observed"  # the yard saw it happen, or did it
+    EXIT_RECORD = "exit_record"  # the unit's supervisor or container engine recorded the exit
+    HEARTBEAT = "heartbeat"  # the last sign of life of a supervisor that is gone
+    LAST_PROVEN = "last_proven"  # the last moment that the yard had written down
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The prices a lease runs under, fixed when its slices were granted: later price books do not touch them."""
+
+    currency: str
+    active_per_hour_nano: int
+    stopped_per_hour_nano: int
+    minimum_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One replica's right to slices. Its unit, if any, is named by `unit_name`."""
+
+    id: str
+    workload_id: str
+    tenant_id: str
+    replica: int
+    state: LeaseState
+    run: int  # how many times it was started; the minimum charge counts per run
+    attempt: int  # which unit of this lease; each attempt has a name of its own
+    restarts: int  # restarts after failures within this run
+    node: str | None
+    slices: tuple[Slice, ...] = field(default=())
+    terms: Terms | None = None
+    option: PurchaseOption = PurchaseOption.ON_DEMAND
+    reason: str | None = None
+    exit_code: int | None = None
+    not_before_us: int = 0  # a restart waits until then
+    run_started_us: int | None = None  # when the unit of this run first ran; the time limit counts from here
+    created_us: int = 0
+    updated_us: int = 0
+
+    @property
+    def unit_name(self) -> str:
+        """Deterministic, so that creating twice is looking once."""
+        return f"{self.id}-{self.attempt}"
+
+    @property
+    def disk_name(self) -> str:
+        """The replica's disk, which outlives its leases: a job that is started again finds its checkpoint."""
+        return f"{self.workload_id}-{self.replica}"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An immutable record: this lease was in this state from start to end, proven by this node.
+
+    It copies every id and price that billing needs: metering rows must outlive what they bill.
+    """
+
+    lease_id: str
+    sequence: int  # per lease, from 1, without gaps
+    tenant_id: str
+    workload_id: str
+    workload_name: str
+    offer: str
+    state: LeaseState
+    run: int
+    start_us: int
+    end_us: int
+    node: str | None
+    boot_id: str
+    monotonic_start_ns: int
+    monotonic_end_ns: int
+    proof: Proof
+    price_per_hour_nano: int
+    currency: str
+    minimum_us: int
+
+    @property
+    def duration_us(self) -> int:
+        """Never negative; yard time advances with the node's monotonic clock."""
+        return self.end_us - self.start_us

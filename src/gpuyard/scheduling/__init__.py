@@ -1,0 +1,1 @@
+"""Pure placement: a fleet snapshot and requests go in, a Plan with reasons comes out."""

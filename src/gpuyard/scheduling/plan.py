@@ -1,0 +1,158 @@
+"""The values that a scheduler reads and returns, and its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+from gpuyard.model.slices import SliceShape
+from gpuyard.model.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class CardView:
+    """What a scheduler sees of a card."""
+
+    uuid: str
+    model: str
+    memory_bytes: int
+    memory_free_bytes: int
+    compute_free_ppm: int
+    schedulable: bool = True
+    pci_address: str | None = None  # the card's name in its node's topology
+
+    def holds(self, shape: SliceShape) -> bool:
+        """Whether the shape fits what is free now."""
+        return self.memory_free_bytes >= shape.memory_bytes and self.compute_free_ppm >= shape.compute_ppm
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What a scheduler sees of a node."""
+
+    name: str
+    cpu_free_milli: int
+    memory_free_bytes: int
+    cards: tuple[CardView, ...]
+    schedulable: bool = True
+    rack: str | None = None
+    topology: Topology | None = None
+
+    def taking(self, card_uuids: Collection[str], request: Request) -> NodeView:
+        """The node once `request` holds a slice of each of these cards; less than nothing may be left."""
+        memory, compute = request.shape.memory_bytes, request.shape.compute_ppm
+        return replace(
+            self,
+            cpu_free_milli=self.cpu_free_milli - request.cpu_milli,
+            memory_free_bytes=self.memory_free_bytes - request.memory_bytes,
+            cards=tuple(
+                replace(
+                    card,
+                    memory_free_bytes=card.memory_free_bytes - memory,
+                    compute_free_ppm=card.compute_free_ppm - compute,
+                )
+                if card.uuid in card_uuids
+                else card
+                for card in self.cards
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The fleet at one moment. `version` changes with every grant and release; a plan is applied only to its own."""
+
+    version: int
+    nodes: tuple[NodeView, ...]
+
+    def with_nodes(self, changed: Mapping[str, NodeView]) -> Snapshot:
+        """The same fleet with these nodes as they are given."""
+        if not changed:
+            return self
+        return replace(self, nodes=tuple(changed.get(node.name, node) for node in self.nodes))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One lease that wants `count` slices of `shape` on different cards of one node. `card_model` None: any."""
+
+    lease_id: str
+    shape: SliceShape
+    count: int
+    card_model: str | None
+    cpu_milli: int
+    memory_bytes: int
+    group: str | None = None  # requests of one group are a gang: all are placed or none
+    tenant_id: str = ""
+    priority: int = 0
+    spot: bool = False
+    created_us: int = 0  # since when it waits
+    time_limit_us: int | None = None  # None: it may run for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a lease goes, and why there."""
+
+    lease_id: str
+    node: str
+    card_uuids: tuple[str, ...]
+    why: str = "best_fit"
+    terms: Mapping[str, object] = field(default_factory=dict[str, object])  # what spoke for it, by name
+    cpus: str | None = None  # the processors nearest to the cards, as a Linux CPU list
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """What one node lacked: a reason key (no_free_card, no_cpu, no_memory, cordoned,
+    other_model, gang) and the numbers."""
+
+    node: str
+    lacks: str
+    params: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a lease got nothing now, node by node, and what would fit instead.
+
+    `largest_fit` is the largest shape (of the model asked for) that `count` cards of one node could take now.
+    `ever` is False where even an empty fleet could not hold the request.
+    """
+
+    lease_id: str
+    shortfalls: tuple[Shortfall, ...]
+    largest_fit: SliceShape | None
+    ever: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Placements for some requests and refusals for the rest, valid for one snapshot version."""
+
+    snapshot_version: int
+    placements: tuple[Placement, ...]
+    refusals: tuple[Refusal, ...]
+
+
+class Scheduler(Protocol):
+    """Pure: the same snapshot, requests and moment always give the same plan."""
+
+    @property
+    def name(self) -> str:
+        """What placements name as the reason."""
+        ...
+
+    def plan(self, snapshot: Snapshot, requests: Sequence[Request], now_us: int) -> Plan:
+        """Requests are taken in their order; an earlier placement takes from what later ones see."""
+        ...
+
+
+@runtime_checkable
+class Learning(Protocol):
+    """A scheduler that places by what came so far."""
+
+    def having_seen(self, requests: Sequence[Request]) -> Scheduler:
+        """The scheduler that knows of these arrivals too; this one is left as it is."""
+        ...

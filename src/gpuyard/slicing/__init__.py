@@ -1,0 +1,1 @@
+"""Cutting a card, and who guarantees the cut."""

@@ -1,0 +1,117 @@
+"""Escape is noticed: a process that NVML sees on a card and no ledger knows went around our library."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gpuyard.slicing.ledger import Holder, inner_pid_of, namespace_of, start_time_of
+
+_TIMEOUT_S: Final = 30
+# What a ledger does not count and a driver does: code on the card, stacks of kernels, and what contexts take beyond
+# what is charged for them. A process with a slot is told of only beyond this.
+UNCOUNTED_BYTES: Final = 1 << 30
+
+# NVML is asked by another process: the yard's own must not hold a driver that is reloaded, or the emulator's variables.
+_PROGRAM: Final = """
+import json, pynvml as n
+n.nvmlInit()
+cards = [n.nvmlDeviceGetHandleByIndex(i) for i in range(n.nvmlDeviceGetCount())]
+running = [(n.nvmlDeviceGetUUID(c), n.nvmlDeviceGetComputeRunningProcesses(c)) for c in cards]
+print(json.dumps([[uuid, p.pid, p.usedGpuMemory] for uuid, processes in running for p in processes]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CardUse:
+    """A process that NVML sees on a card, by its pid on the host; `used_bytes` None where NVML cannot tell."""
+
+    card_uuid: str
+    pid: int
+    used_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A process of a unit that uses a card without a slot in any ledger. `unit` is what its environment says."""
+
+    card_uuid: str
+    pid: int
+    used_bytes: int | None
+    unit: str
+    start_time: int  # with the pid, which process it is
+
+    def end(self) -> bool:
+        """Kills this very process; False where it is gone, or not ours to end."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except OSError:
+            return False
+        try:
+            if start_time_of(self.pid) != self.start_time:  # the pid is another's by now
+                return False
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
+        return True
+
+
+def strangers(uses: Iterable[CardUse], holders: Iterable[Holder], units: Collection[str]) -> tuple[Stranger, ...]:
+    """Processes of these units that use a card and are in no ledger, or hold far more than theirs says. Programs
+    outside the yard are not judged."""
+    known: dict[tuple[int | None, int | None, int], int] = {}
+    for holder in holders:
+        process = (holder.pid_namespace, holder.pid, holder.start_time)
+        known[process] = max(known.get(process, 0), sum(holder.used_bytes))
+    uses = list(uses)
+    total = Counter[int]()
+    for use in uses:
+        total[use.pid] += use.used_bytes or 0
+    found: list[Stranger] = []
+    for use in uses:
+        started, space, inner = start_time_of(use.pid), namespace_of(use.pid), inner_pid_of(use.pid)
+        if started is None or _is_within(known.get((space, inner, started)), total[use.pid]):
+            continue
+        unit = _unit_of(use.pid)
+        if unit in units:
+            found.append(Stranger(use.card_uuid, use.pid, use.used_bytes, unit, started))
+    return tuple(found)
+
+
+def _is_within(noted_bytes: int | None, held_bytes: int) -> bool:
+    return noted_bytes is not None and held_bytes <= noted_bytes + UNCOUNTED_BYTES
+
+
+def card_uses(environment: Mapping[str, str]) -> tuple[CardUse, ...]:
+    """What NVML sees now, of every card. Raises OSError where NVML does not answer."""
+    done = subprocess.run(  # noqa: S603 - this very Python
+        [sys.executable, "-c", _PROGRAM],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise OSError(done.stderr.strip().rpartition("\n")[2])
+    return tuple(CardUse(*row) for row in json.loads(done.stdout))
+
+
+def _unit_of(pid: int) -> str:
+    """The unit that started it, as the environment it was started with says; empty where that says nothing."""
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return ""
+    values: dict[str, str] = {}
+    for part in raw.decode(errors="replace").split("\0"):
+        name, _, value = part.partition("=")
+        values[name] = value
+    lease, attempt = values.get("GPUYARD_LEASE", ""), values.get("GPUYARD_ATTEMPT", "")
+    return f"{lease}-{attempt}" if lease and attempt else ""

@@ -1,0 +1,60 @@
+"""The guarantee ladder: who enforces a slice on a card, no higher than what is proven there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from gpuyard.model.fleet import Card
+from gpuyard.model.slices import Guarantee, SliceShape
+
+# What a guarantee may leave unprotected; each is a text key below "guarantee.".
+MEMORY: Final = "memory"  # others may use up the slice's memory
+COMPUTE: Final = "compute"  # others may use up its compute
+FAULTS: Final = "faults"  # a fault or reset of the card reaches everyone on it
+DEVICE: Final = "device"  # a unit may open cards that are not its own
+OUTSIDE: Final = "outside"  # programs that run outside the yard may open the card
+BYPASS: Final = "bypass"  # a program that means to can go around the library that keeps it to its slice
+BANDWIDTH: Final = "bandwidth"  # memory bandwidth, cache and power are shared by all on the card
+
+_SHARED: Final = (MEMORY, COMPUTE, FAULTS)
+
+
+@dataclass(frozen=True, slots=True)
+class GuaranteeVerdict:
+    """The guarantee, why it is that one, and what it leaves open; the latter two as text keys below "guarantee."."""
+
+    guarantee: Guarantee
+    because: str
+    not_protected: tuple[str, ...]
+
+
+_SIMULATED: Final = GuaranteeVerdict(Guarantee.NONE, "simulated", (*_SHARED, DEVICE))
+_FRACTION: Final = GuaranteeVerdict(Guarantee.NONE, "fraction_unenforced", (*_SHARED, DEVICE))
+_FRACTION_CONTAINER: Final = GuaranteeVerdict(Guarantee.NONE, "fraction_unenforced", _SHARED)
+_OPEN_DEVICES: Final = GuaranteeVerdict(Guarantee.NONE, "process_opens_any_card", (*_SHARED, DEVICE))
+_SHIM: Final = GuaranteeVerdict(Guarantee.COOPERATIVE, "shim", (BYPASS, FAULTS, BANDWIDTH, DEVICE))
+_EMULATED: Final = GuaranteeVerdict(Guarantee.COOPERATIVE, "shim_emulated", (BYPASS, FAULTS, BANDWIDTH, DEVICE))
+_SHIM_CONTAINER: Final = GuaranteeVerdict(Guarantee.COOPERATIVE, "shim", (BYPASS, FAULTS, BANDWIDTH))
+NOWHERE: Final[frozenset[str]] = frozenset()
+_WHOLE: Final = GuaranteeVerdict(Guarantee.EXCLUSIVE, "whole_card_withheld", (OUTSIDE,))
+
+
+def guarantee(card: Card, shape: SliceShape, runtime_kind: str, shim: frozenset[str] = NOWHERE) -> GuaranteeVerdict:
+    """Who enforces this shape on this card when `runtime_kind` (process, container, simulated) runs it.
+
+    `shim` holds the cards (by UUID) on which our library was seen to keep units of this runtime to their slices. A
+    whole real card is exclusive only where the runtime withholds all other cards from every unit, as a container given
+    one card by CDI is. Nothing else enforces fractions: memory and compute of a shared card are open to all on it.
+    """
+    withheld = runtime_kind == "container"
+    held = runtime_kind in ("process", "container") and card.uuid in shim
+    if held and card.simulated:
+        return _EMULATED
+    if held and not (withheld and shape.is_whole(card.memory_bytes)):
+        return _SHIM_CONTAINER if withheld else _SHIM
+    if card.simulated or runtime_kind == "simulated":
+        return _SIMULATED
+    if not shape.is_whole(card.memory_bytes):
+        return _FRACTION_CONTAINER if withheld else _FRACTION
+    return _WHOLE if withheld else _OPEN_DEVICES

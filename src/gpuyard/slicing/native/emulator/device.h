@@ -1,0 +1,60 @@
+/* The emulated machine: one file that every process maps, and what happens on its cards. */
+#pragma once
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "layout.h"
+
+/* Exported, and bound to this library from inside of it, whatever else in the process has the same name. */
+#define GY_API __attribute__((visibility("protected")))
+
+enum { GY_RUNS = 0, GY_WAITS_MOMENT = 1, GY_WAITS_MARK = 2 };
+#define GY_FOREVER UINT64_MAX
+
+typedef struct gy_emulator_file gy_machine;
+typedef struct gy_emulator_card gy_card;
+typedef struct gy_emulator_lane gy_lane;
+typedef struct gy_emulator_mark gy_mark;
+typedef struct gy_emulator_thread gy_thread;
+
+/* The machine that GPUYARD_EMULATOR names; NULL without one, with a reason on standard error the first time. */
+gy_machine *gy_open(void);
+extern gy_machine *gy_here; /* NULL until gy_open */
+
+/* One lock for everything below. A holder that dies leaves it to the next one, who puts the sums right. */
+void gy_lock(void);
+void gy_unlock(void);
+
+/* device_slots.c: who is here. All with the lock held. */
+int gy_process(void);                  /* this process's slot, -1 where the machine is full */
+gy_lane *gy_lane_on(uint32_t card);    /* this process's lane on a card; NULL where there is no more room */
+gy_lane *gy_lane_if(uint32_t card);    /* the same, NULL where it has none yet */
+void gy_reap(void);                    /* takes back what the dead left */
+bool gy_alive(int slot);
+uint32_t gy_pid_here(int slot);        /* its pid as this process counts, also where it lives in a container */
+void gy_leave_process(void);           /* gives everything of this process back */
+bool gy_reserve(uint32_t card, uint64_t bytes); /* false where the card is full */
+void gy_give_back(uint32_t card, uint64_t bytes);
+
+/* device_work.c: processor sharing. All with the lock held. */
+uint64_t gy_now(void);
+uint64_t gy_real_ns(void);
+void gy_advance(uint64_t now);                      /* every card up to now, its utilisation too */
+uint64_t gy_submit(uint32_t card, uint64_t work_ns);/* a mark, which is done after this much device time */
+bool gy_done(const gy_lane *lane, uint64_t mark);
+uint64_t gy_done_at(const gy_lane *lane, uint64_t mark);
+uint64_t gy_next_change(uint64_t now);              /* when a lane runs dry or a turn ends, if nobody submits anything */
+uint64_t gy_done_earliest(const gy_lane *lane, uint64_t mark, uint64_t now);
+gy_mark *gy_mark_of(const gy_lane *lane, uint64_t mark);
+
+/* device_wait.c: time passing. With the lock held; they let it go while they wait. */
+void gy_take_part(void);
+void gy_step_out(void); /* this thread will wait outside of the driver: time passes without it */
+void gy_wait_until(uint64_t moment);
+void gy_wait_mark(const gy_lane *lane, uint64_t mark);
+
+/* device_faults.c: the result and the delay that were injected for a call; card 0xffffffff for a call on none. */
+uint32_t gy_injected(const char *function, uint32_t card);

@@ -1,0 +1,8 @@
+/* What the device files share among themselves. */
+#pragma once
+#include "device.h"
+
+extern int gy_file;
+void gy_forget_slots(void);    /* after a fork: the slots are the parent's */
+void gy_repair(void);          /* the sums, after a holder of the lock died */
+void gy_drop_threads(int slot);/* a process's threads no longer take part */

@@ -1,0 +1,169 @@
+/* Processor sharing: what every lane on a card gets of it, up to a moment. Without turns, k busy lanes advance at 1/k each,
+ * which is what a card's own scheduler does to processes over anything longer than its time slice. */
+#include "device_local.h"
+#include <time.h>
+
+static uint16_t busy[GY_EMULATOR_LANES]; /* filled with the lock held */
+
+uint64_t gy_real_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t gy_now(void) { return gy_here->virtual_clock ? gy_here->virtual_ns : gy_real_ns(); }
+
+gy_mark *gy_mark_of(const gy_lane *lane, uint64_t mark) {
+    return &gy_here->rings[lane - gy_here->lanes].marks[mark % GY_EMULATOR_MARKS];
+}
+
+static uint32_t find_busy(uint32_t card) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < gy_here->lane_high; i++) {
+        const gy_lane *lane = &gy_here->lanes[i];
+        if (lane->process && lane->card == card && lane->end_ns > lane->done_ns) busy[count++] = (uint16_t)i;
+    }
+    return count;
+}
+
+/* A lane gets `step` device time from `from` on, one part in `k` of every moment, `ahead` of it already given. */
+static void give(gy_lane *lane, uint64_t step, uint64_t from, uint64_t k, uint64_t ahead) {
+    uint64_t before = lane->done_ns;
+    lane->done_ns += step;
+    while (lane->head < lane->tail) {
+        gy_mark *mark = gy_mark_of(lane, lane->head);
+        if (mark->work_ns > lane->done_ns) break;
+        uint64_t part = mark->work_ns > before ? (mark->work_ns - before) * k : 0;
+        mark->at_ns = from + (part > ahead ? part - ahead : 0);
+        lane->head++;
+    }
+}
+
+static void share_evenly(gy_card *card, uint32_t count, uint64_t now) {
+    uint64_t left = now - card->advanced_ns;
+    while (left && count) {
+        uint64_t least = GY_FOREVER, ahead = card->remainder_ns % count, cost = left;
+        for (uint32_t i = 0; i < count; i++) {
+            const gy_lane *lane = &gy_here->lanes[busy[i]];
+            if (lane->end_ns - lane->done_ns < least) least = lane->end_ns - lane->done_ns;
+        }
+        uint64_t step = (left + ahead) / count;
+        card->remainder_ns = (left + ahead) % count;
+        if (step >= least) {
+            step = least;
+            cost = least * count - ahead;
+            card->remainder_ns = 0;
+        }
+        for (uint32_t i = 0; i < count; i++) give(&gy_here->lanes[busy[i]], step, now - left, count, ahead);
+        left -= cost;
+        card->busy_ns += cost;
+        count = find_busy((uint32_t)(card - gy_here->cards));
+    }
+    card->advanced_ns = now;
+}
+
+static gy_lane *whose_turn(gy_card *card, uint32_t count) {
+    uint32_t next = busy[0];
+    for (uint32_t i = 0; i < count; i++) {
+        if (busy[i] == card->rotation && card->turn_left_ns) return &gy_here->lanes[busy[i]];
+        if (busy[i] > card->rotation) {
+            next = busy[i];
+            break;
+        }
+    }
+    card->rotation = next;
+    card->turn_left_ns = gy_here->turn_ns;
+    return &gy_here->lanes[next];
+}
+
+static uint64_t turn_length(const gy_card *card, const gy_lane *lane) {
+    uint64_t rest = lane->end_ns - lane->done_ns;
+    return rest < card->turn_left_ns ? rest : card->turn_left_ns;
+}
+
+static void take_turns(gy_card *card, uint32_t count, uint64_t now) {
+    uint64_t left = now - card->advanced_ns;
+    while (left && count) {
+        gy_lane *lane = whose_turn(card, count);
+        uint64_t step = turn_length(card, lane);
+        if (step > left) step = left;
+        give(lane, step, now - left, 1, 0);
+        card->turn_left_ns -= step;
+        card->busy_ns += step;
+        left -= step;
+        count = find_busy((uint32_t)(card - gy_here->cards));
+    }
+    card->advanced_ns = now;
+}
+
+/* Drivers sample over a sixth of a second up to a second. */
+static void measure(gy_card *card, uint32_t number, uint64_t now) {
+    uint64_t length = now - card->window_ns;
+    if (length < 166666667u && card->window_ns) return;
+    card->percent = card->window_ns ? (card->busy_ns - card->window_busy_ns) * 100 / length : 0;
+    for (uint32_t i = 0; i < gy_here->lane_high; i++) {
+        gy_lane *lane = &gy_here->lanes[i];
+        if (!lane->process || lane->card != number) continue;
+        lane->percent = card->window_ns ? (uint32_t)((lane->done_ns - lane->window_done_ns) * 100 / length) : 0;
+        lane->window_done_ns = lane->done_ns;
+    }
+    card->window_ns = now;
+    card->window_busy_ns = card->busy_ns;
+}
+
+void gy_advance(uint64_t now) {
+    for (uint32_t i = 0; i < gy_here->card_count; i++) {
+        gy_card *card = &gy_here->cards[i];
+        if (now <= card->advanced_ns) continue;
+        uint32_t count = find_busy(i);
+        if (gy_here->turn_ns) take_turns(card, count, now);
+        else share_evenly(card, count, now);
+        measure(card, i, now);
+    }
+}
+
+uint64_t gy_submit(uint32_t card, uint64_t work_ns) {
+    gy_lane *lane = gy_lane_on(card);
+    uint64_t now = gy_now();
+    gy_advance(now);
+    bool idle = lane->end_ns == lane->done_ns;
+    uint64_t number = lane->tail;
+    lane->end_ns += work_ns;
+    *gy_mark_of(lane, number) = (gy_mark){.work_ns = lane->end_ns, .at_ns = now};
+    lane->tail++;
+    if (idle && !work_ns) lane->head = lane->tail;
+    return number;
+}
+
+bool gy_done(const gy_lane *lane, uint64_t mark) { return mark < lane->head; }
+
+uint64_t gy_done_at(const gy_lane *lane, uint64_t mark) { return gy_mark_of(lane, mark)->at_ns; }
+
+uint64_t gy_next_change(uint64_t now) {
+    uint64_t earliest = GY_FOREVER;
+    for (uint32_t c = 0; c < gy_here->card_count; c++) {
+        gy_card *card = &gy_here->cards[c];
+        uint32_t count = find_busy(c);
+        if (count && gy_here->turn_ns) {
+            uint64_t at = now + turn_length(card, whose_turn(card, count));
+            if (at < earliest) earliest = at;
+        }
+        for (uint32_t i = 0; !gy_here->turn_ns && i < count; i++) {
+            const gy_lane *lane = &gy_here->lanes[busy[i]];
+            uint64_t at = now + (lane->end_ns - lane->done_ns) * count - card->remainder_ns % count;
+            if (at < earliest) earliest = at;
+        }
+    }
+    return earliest;
+}
+
+uint64_t gy_done_earliest(const gy_lane *lane, uint64_t mark, uint64_t now) {
+    gy_card *card = &gy_here->cards[lane->card];
+    uint64_t work = gy_mark_of(lane, mark)->work_ns;
+    uint64_t rest = work > lane->done_ns ? work - lane->done_ns : 0;
+    if (gy_done(lane, mark)) return now;
+    uint32_t count = find_busy(lane->card);
+    if (!count) return now;
+    if (!gy_here->turn_ns) return now + rest * count - card->remainder_ns % count;
+    return whose_turn(card, count) == lane ? now + rest : GY_FOREVER;
+}

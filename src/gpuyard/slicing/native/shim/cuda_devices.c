@@ -1,0 +1,32 @@
+/* Which card of the slice a device number means, by UUID alone: numbers change with CUDA_VISIBLE_DEVICES. */
+#include <string.h>
+
+#include "cuda_shim.h"
+
+int8_t gy_cards[GY_DEVICES];
+
+int gy_find_card(CUdevice device) {
+    struct gy_uuid uuid;
+    if (device < 0 || device >= GY_DEVICES || gy_cards[device] < 0) return -1;
+    CUresult result = REAL(cuDeviceGetUuid_v2)(&uuid, device);
+    if (result == NOT_SUPPORTED) result = REAL(cuDeviceGetUuid)(&uuid, device);
+    if (result != OK) return -1; /* not remembered: it may be too early */
+    int found = -1;
+    for (uint32_t i = 0; i < gy_slice.card_count; i++)
+        if (!memcmp(uuid.bytes, gy_slice.cards[i].uuid, sizeof uuid.bytes)) found = (int)i + 1;
+    gy_cards[device] = (int8_t)found;
+    return found > 0 ? found - 1 : -1;
+}
+
+int gy_card_now(void) {
+    CUdevice device;
+    return REAL(cuCtxGetDevice)(&device) == OK ? gy_card_of_device(device) : -1;
+}
+
+CUdevice gy_device_of_card(int card) {
+    int count = 0;
+    if (REAL(cuDeviceGetCount)(&count) != OK) return -1;
+    for (CUdevice device = 0; device < count; device++)
+        if (gy_card_of_device(device) == card) return device;
+    return -1;
+}

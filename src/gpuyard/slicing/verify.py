@@ -1,0 +1,70 @@
+"""Whether a lease's slices hold: what a program inside of it got, judged against what it may have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from gpuyard.model.errors import YardError
+from gpuyard.model.slices import Slice
+from gpuyard.model.units import SHARE_WHOLE_PPM
+
+TRY_MILLISECONDS: Final = 2000
+# What is measured over two seconds by the machine's clock is not exact: tokens saved up before, batches in flight, and
+# a machine that does other things meanwhile.
+TOLERANCE_PPM: Final = 40_000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was tried. `limit` and `got` are bytes, parts per million or cards; `held` None: it could not be
+    tried on this driver."""
+
+    name: str  # shown, memory, compute, cards
+    way: str
+    card: str
+    limit: int
+    got: int | None
+    held: bool | None
+
+
+def judge(slices: Sequence[Slice], printed: bytes) -> tuple[Check, ...]:
+    """What held. Raises YardError `verify_failed` where the program could not try anything, or did not say."""
+    report = _report(printed)
+    if "error" in report:
+        raise YardError("verify_failed", reason=str(report["error"])[:200])
+    told: list[Mapping[str, Any]] = report.get("cards") or []
+    seen = {str(card.get("uuid")): card for card in told}
+    cut = {each.card_uuid: each for each in slices}
+    strange = set(seen) - set(cut)
+    checks = [Check("cards", "all", "", len(cut), len(seen), not strange)]
+    for uuid, each in cut.items():
+        if uuid not in seen:
+            raise YardError("verify_failed", reason=f"{uuid}: not seen inside")
+        checks += _card(each, seen[uuid])
+    return tuple(checks)
+
+
+def _card(cut: Slice, told: Mapping[str, Any]) -> Iterator[Check]:
+    memory, share = cut.shape.memory_bytes, cut.shape.compute_ppm
+    shown = int(told["shown_bytes"])
+    yield Check("shown", "total", cut.card_uuid, memory, shown, shown <= memory)
+    for way, got in told["granted_bytes"].items():
+        yield Check("memory", way, cut.card_uuid, memory, got, None if got is None else got <= memory)
+    if share < SHARE_WHOLE_PPM:
+        for way, got in told["measured_ppm"].items():
+            held = None if got is None else got <= share + TOLERANCE_PPM
+            yield Check("compute", way, cut.card_uuid, share, got, held)
+
+
+def _report(printed: bytes) -> dict[str, Any]:
+    text = printed.decode(errors="replace").strip()
+    try:
+        report: object = json.loads(text.rpartition("\n")[2])
+    except ValueError:
+        raise YardError("verify_failed", reason=text[-200:] or "--") from None
+    if not isinstance(report, dict):
+        raise YardError("verify_failed", reason=text[-200:])
+    return cast("dict[str, Any]", report)

@@ -1,0 +1,33 @@
+from gpuyard.texts.en import (
+    access,
+    cli,
+    demo,
+    dialects,
+    doctor,
+    errors,
+    money,
+    paper,
+    queue,
+    reasons,
+    simulating,
+    validation,
+    wallet,
+    words,
+)
+
+TEXTS: dict[str, str] = {
+    **errors.TEXTS,
+    **queue.TEXTS,
+    **reasons.TEXTS,
+    **doctor.TEXTS,
+    **cli.TEXTS,
+    **demo.TEXTS,
+    **simulating.TEXTS,
+    **validation.TEXTS,
+    **words.TEXTS,
+    **paper.TEXTS,
+    **money.TEXTS,
+    **wallet.TEXTS,
+    **dialects.TEXTS,
+    **access.TEXTS,
+}

@@ -1,0 +1,25 @@
+"""The demo."""
+
+TEXTS: dict[str, str] = {
+    "cli.demo.once": "End when it is done, instead of serving on.",
+    "cli.demo.state": "Keep the demo's state here instead of deleting it at the end.",
+    "cli.demo.starting": "Starting a yard with eight simulated RTX 4090 cards.",
+    "cli.demo.title": "A yard at work",
+    "cli.demo.so_far": "so far: {total} {currency}",
+    "cli.demo.held": "Everything held, in {seconds} s.",
+    "cli.demo.not_held": "Not everything held (see the lines marked -), in {seconds} s.",
+    "cli.demo.serving": "The yard goes on serving at {address}. Try it from another terminal; Ctrl-C ends it.",
+    "cli.demo.ending": "Stopping the yard.",
+    "cli.demo.check.three_run_side_by_side": "Three workloads run side by side",
+    "cli.demo.check.service_answers": "The service answers",
+    "cli.demo.check.exec_in_instance": "A command runs inside the instance",
+    "cli.demo.check.disk_kept_over_stop": "Stopped and started, the instance kept its disk",
+    "cli.demo.check.job_succeeded": "The training ended well",
+    "cli.demo.check.job_shows_progress": "It showed progress",
+    "cli.demo.check.checkpoint_saved": "It saved what it learnt",
+    "cli.demo.check.bill_is_its_lines": "The bill is the sum of its lines",
+    "cli.demo.check.bill_is_its_intervals": "The bill is what the intervals come to",
+    "cli.demo.check.intervals_without_gap": "No second is missing or counted twice",
+    "cli.demo.check.all_slices_given_back": "Every slice was given back",
+    "cli.column.doing": "doing",
+}

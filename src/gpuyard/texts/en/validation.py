@@ -1,0 +1,28 @@
+"""What a field of a request should have been, by the rule that it broke."""
+
+TEXTS: dict[str, str] = {
+    "invalid.missing": "this is required",
+    "invalid.extra_forbidden": "there is no such field",
+    "invalid.json_invalid": "this is not JSON ({error})",
+    "invalid.string_type": "this must be a string",
+    "invalid.string_unicode": "this must be valid Unicode",
+    "invalid.string_too_short": "this must have at least {min_length} characters",
+    "invalid.string_too_long": "this must have at most {max_length} characters",
+    "invalid.string_pattern_mismatch": "this must match {pattern}",
+    "invalid.int_type": "this must be a whole number",
+    "invalid.int_from_float": "this must be a whole number",
+    "invalid.int_parsing": "this must be a whole number",
+    "invalid.int_parsing_size": "this number is too large",
+    "invalid.greater_than_equal": "this must be at least {ge}",
+    "invalid.less_than_equal": "this must be at most {le}",
+    "invalid.bool_type": "this must be true or false",
+    "invalid.bool_parsing": "this must be true or false",
+    "invalid.list_type": "this must be a list",
+    "invalid.too_long": "this must have at most {max_length} entries",
+    "invalid.dict_type": "this must be an object",
+    "invalid.model_type": "this must be an object",
+    "invalid.model_attributes_type": "this must be an object",
+    "invalid.literal_error": "this must be {expected}",
+    "invalid.or": " or ",
+    "invalid.enum": "this must be {expected}",
+}

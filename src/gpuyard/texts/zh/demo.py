@@ -1,0 +1,25 @@
+"""演示。"""
+
+TEXTS: dict[str, str] = {
+    "cli.demo.once": "完成后即结束，不继续服务。",
+    "cli.demo.state": "把演示状态保存在这里，而不是结束时删除。",
+    "cli.demo.starting": "正在启动带八张模拟 RTX 4090 的算力场。",
+    "cli.demo.title": "工作中的算力场",
+    "cli.demo.so_far": "目前费用：{total} {currency}",
+    "cli.demo.held": "全部成立，用时 {seconds} 秒。",
+    "cli.demo.not_held": "并非全部成立（见标有 - 的行），用时 {seconds} 秒。",
+    "cli.demo.serving": "算力场继续在 {address} 服务。可在另一个终端试用；按 Ctrl-C 结束。",
+    "cli.demo.ending": "正在停止算力场。",
+    "cli.demo.check.three_run_side_by_side": "三个负载同时运行",
+    "cli.demo.check.service_answers": "服务应答",
+    "cli.demo.check.exec_in_instance": "命令在实例中运行",
+    "cli.demo.check.disk_kept_over_stop": "停止再启动后，实例保留了磁盘",
+    "cli.demo.check.job_succeeded": "训练顺利结束",
+    "cli.demo.check.job_shows_progress": "显示了进度",
+    "cli.demo.check.checkpoint_saved": "保存了训练结果",
+    "cli.demo.check.bill_is_its_lines": "账单等于各行之和",
+    "cli.demo.check.bill_is_its_intervals": "账单与计费区间一致",
+    "cli.demo.check.intervals_without_gap": "没有一秒遗漏或重复",
+    "cli.demo.check.all_slices_given_back": "所有切片均已归还",
+    "cli.column.doing": "正在做",
+}

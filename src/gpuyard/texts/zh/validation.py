@@ -1,0 +1,28 @@
+"""请求中的字段违反了哪条规则、应当是什么。"""
+
+TEXTS: dict[str, str] = {
+    "invalid.missing": "缺少该项",
+    "invalid.extra_forbidden": "没有这个字段",
+    "invalid.json_invalid": "不是合法的 JSON（{error}）",
+    "invalid.string_type": "应为字符串",
+    "invalid.string_unicode": "应为合法的 Unicode",
+    "invalid.string_too_short": "至少应有 {min_length} 个字符",
+    "invalid.string_too_long": "最多 {max_length} 个字符",
+    "invalid.string_pattern_mismatch": "应符合 {pattern}",
+    "invalid.int_type": "应为整数",
+    "invalid.int_from_float": "应为整数",
+    "invalid.int_parsing": "应为整数",
+    "invalid.int_parsing_size": "数值过大",
+    "invalid.greater_than_equal": "至少为 {ge}",
+    "invalid.less_than_equal": "最多为 {le}",
+    "invalid.bool_type": "应为 true 或 false",
+    "invalid.bool_parsing": "应为 true 或 false",
+    "invalid.list_type": "应为列表",
+    "invalid.too_long": "最多 {max_length} 项",
+    "invalid.dict_type": "应为对象",
+    "invalid.model_type": "应为对象",
+    "invalid.model_attributes_type": "应为对象",
+    "invalid.literal_error": "应为 {expected}",
+    "invalid.or": " 或 ",
+    "invalid.enum": "应为 {expected}",
+}

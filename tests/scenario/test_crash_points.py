@@ -1,0 +1,151 @@
+"""A yard is killed with -9 at every place of a scripted day where it writes or acts; what is left must come out the same."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from crash_day import run
+from gpuyard.billing.ledger import faults
+from gpuyard.control.money import make_bill
+from gpuyard.control.reconciling import reconcile
+from gpuyard.control.settling import settle_due, settle_running
+from gpuyard.model.states import LeaseState
+from gpuyard.store import events, leases, ledger, meters, workloads
+from hand_driven_yard import HandYard
+
+SHARES = 8
+HOUR_US = 3_600_000_000
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["crash_day"])
+    return context
+
+
+def places_of_a_whole_day(processes: multiprocessing.context.ForkServerContext, root: Path) -> int:
+    root.mkdir()
+    child = processes.Process(target=run, args=(str(root), None))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    return json.loads((root / "places.json").read_text())
+
+
+def test_a_day_has_at_least_two_hundred_places_to_die_at(
+    processes: multiprocessing.context.ForkServerContext, tmp_path: Path
+) -> None:
+    assert places_of_a_whole_day(processes, tmp_path / "whole") >= 200
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_wherever_the_yard_is_killed_the_day_ends_the_same(
+    processes: multiprocessing.context.ForkServerContext, tmp_path: Path, share: int
+) -> None:
+    places = places_of_a_whole_day(processes, tmp_path / "whole")
+    for place in range(1 + share, places + 1, SHARES):
+        root = tmp_path / str(place)
+        root.mkdir()
+        killed = processes.Process(target=run, args=(str(root), place))
+        killed.start()
+        killed.join(60)
+        assert killed.exitcode == -signal.SIGKILL, f"place {place} of {places} was not reached"
+        again = processes.Process(target=run, args=(str(root), None))
+        again.start()
+        again.join(60)
+        assert again.exitcode == 0, f"killed at place {place}, the yard could not go on"
+        check(root, f"killed at place {place} of {places}")
+
+
+@pytest.mark.parametrize("second", [1, 7, 40, 90])
+def test_a_yard_that_is_killed_again_and_again_still_ends_the_day(
+    processes: multiprocessing.context.ForkServerContext, tmp_path: Path, second: int
+) -> None:
+    """Every process dies `second` places after it began, for as long as it gets anywhere; then one lives."""
+    for _ in range(400 // second if second < 7 else 40):
+        child = processes.Process(target=run, args=(str(tmp_path), 20 + second))
+        child.start()
+        child.join(60)
+        if child.exitcode == 0:
+            break
+        assert child.exitcode == -signal.SIGKILL
+    last = processes.Process(target=run, args=(str(tmp_path), None))
+    last.start()
+    last.join(60)
+    assert last.exitcode == 0
+    check(tmp_path, f"killed every {20 + second} places")
+
+
+def check(root: Path, told: str) -> None:
+    """What holds at the end of every day, whatever happened in it."""
+    hand = HandYard(root, kept=True)
+    store = hand.yard.store
+    with store.read() as c:
+        made = [workloads.get(c, interval.workload_id) for interval in meters.intervals(c)]
+        all_leases = [
+            lease for w in {w.id for w in made if w} for lease in leases.of_workload(c, w, include_ended=True)
+        ]
+        intervals = meters.intervals(c)
+        bill = make_bill(c, None)
+        held = leases.usage(c)
+        counting = meters.open_meters(c)
+        told_events = events.after(c, 0, None, 10_000)
+        begun = [event for event in told_events if event.kind == "workload.pending" and event.actor == "tester"]
+    check_ledger(hand, bill.total_nano, told)
+    store.close()
+    assert {w.name: str(w.state) for w in made if w} == dict.fromkeys(
+        ["train", "box", "serve", "cheap", "urgent"], "removed"
+    ), told
+    assert len({w.id for w in made if w}) == 5, f"{told}: a launch was made twice"
+    assert len(begun) == 6, f"{told}: five launches and one start were told as {len(begun)}"
+    notices = [event for event in told_events if event.kind == "lease.reclaim_notice"]
+    assert len(notices) == 2, f"{told}: the gang of two was told to go {len(notices)} times"
+    assert all(lease.state is LeaseState.ENDED for lease in all_leases), told
+    assert held == {}, told
+    assert counting == {}, told
+    assert hand.runtime.observe() == {}, told
+    assert hand.runtime.disks() == frozenset(), told
+    started = hand.runtime.started
+    assert len(started) == len(set(started)) == 11, f"{told}: eleven units were to run, and {started} did"
+    check_money(hand, intervals, bill, told)
+
+
+def check_ledger(hand: HandYard, bill_nano: int, told: str) -> None:
+    """Everything is posted once, nothing is held, the top-up counts once, and three clocks agree."""
+    now_us = hand.clock.now_us()
+    settle_due(hand.yard, now_us)
+    settle_running(hand.yard, now_us)
+    with hand.yard.store.read() as c:
+        balances = ledger.balances(c)
+        assert faults(ledger.every(c), balances) == [], told
+        posted = sum(balance for name, balance in balances.items() if name.startswith("revenue:"))
+        assert posted == bill_nano, f"{told}: {posted} was posted of a bill of {bill_nano}"
+        assert ledger.wallet(c, "tn-alice", "USD") == (6 * 10**9 - bill_nano, 0), told
+    done = reconcile(hand.yard, now_us, everything=True)
+    assert (done.faults, done.found, done.without_node_record) == ((), (), 0), told
+
+
+def check_money(hand: HandYard, intervals: list, bill: object, told: str) -> None:
+    by_lease: dict[str, list] = {}
+    for interval in intervals:
+        by_lease.setdefault(interval.lease_id, []).append(interval)
+    for lease, mine in by_lease.items():
+        assert [i.sequence for i in mine] == list(range(1, len(mine) + 1)), told
+        for before, after in pairwise(mine):
+            assert before.end_us <= after.start_us, f"{told}: {lease} was counted twice"
+        ran_us = sum(us for name, us in hand.runtime.ran_us.items() if name.rpartition("-")[0] == lease)
+        counted_us = sum(i.duration_us for i in mine if i.state is LeaseState.ACTIVE)
+        assert counted_us == ran_us, f"{told}: {lease} ran for {ran_us} us and pays for {counted_us} us"
+    exact = sum(Fraction(i.duration_us * i.price_per_hour_nano, HOUR_US) for i in intervals)
+    lines = [line for line in bill.lines if line.what != "minimum"]  # type: ignore[attr-defined]
+    assert abs(sum(line.amount_nano for line in lines) - exact) <= 500 * len(lines), told
