@@ -166,7 +166,7 @@ def identify(connection: HTTPConnection) -> Asking:
     """
     yard: Yard = connection.app.state.yard
     token = from_header(connection.headers.get("authorization"))
-    origin = origin_of(connection)
+    origin = origin_of(yard, connection)
     strangers: Buckets = connection.app.state.strangers
     if token is None:
         raise YardError("unauthenticated")
@@ -188,9 +188,8 @@ def identify(connection: HTTPConnection) -> Asking:
     return Asking(yard, identity, language, connection.app.state.answers, origin)
 
 
-def origin_of(connection: HTTPConnection) -> Origin:
+def origin_of(yard: Yard, connection: HTTPConnection) -> Origin:
     """Where the connection comes from. What a header says of that is believed of trusted proxies alone."""
-    yard: Yard = connection.app.state.yard
     client = connection.client
     forwarded = connection.headers.getlist("x-forwarded-for")
     proxies = yard.authority.atlas().proxies if forwarded else ()

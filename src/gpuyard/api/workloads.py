@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
-from gpuyard.access.policies.patterns import Values
 from gpuyard.access.rules import Action
 from gpuyard.api import schemas, views
-from gpuyard.api.asking import MAX_LIMIT, Asking, Caller, decode_cursor, encode_cursor, facts_of
+from gpuyard.api.asking import MAX_LIMIT, Asking, Caller, decode_cursor, encode_cursor
+from gpuyard.api.may_launch import must_be_allowed, must_be_inside
 from gpuyard.api.queue import to_goal
 from gpuyard.api.rendering import answer, page_bytes
 from gpuyard.control import commands
 from gpuyard.control.launching import Launch, dry_run, launch, prepare
 from gpuyard.control.loops import explain
 from gpuyard.control.offering import SliceWish
-from gpuyard.model.errors import YardError
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.units import format_price
-from gpuyard.model.workloads import Mount, RestartPolicy, Workload, WorkloadKind, WorkloadSpec
+from gpuyard.model.workloads import Mount, RestartPolicy, Workload, WorkloadKind
 from gpuyard.store import leases, workloads
 
 router = APIRouter(tags=["workloads"])
@@ -85,44 +83,14 @@ async def launch_workload(
 
     def work() -> Response:
         tenant = caller.tenant(body.tenant)
-        caller.must(Action.LAUNCH, tenant.id, facts=_wished(caller, wish))
-        if not dry:
-            must_be_inside(caller, tenant.id, wish)
+        must_be_allowed(caller, tenant.id, wish)
         if dry:
             return answer(_plan(caller, wish))
+        must_be_inside(caller, tenant.id, wish)
         workload, new = launch(caller.yard, tenant, caller.identity.user, wish, idempotency_key)
         return answer(one(caller, workload), 201 if new else 200)
 
     return await caller.write(work)
-
-
-def _wished(caller: Asking, wish: Launch) -> dict[str, Values]:
-    """What policies may ask about a launch: the tags that are asked for, and what it would run on."""
-    try:
-        facts = facts_of(_spec(caller, wish))
-    except _NotPreparedError:  # refused below for that, or answered with what it made before
-        facts = {"ec2:InstanceType": wish.slices.offer or "custom"}
-    tags: dict[str, Values] = {f"aws:RequestTag/{name}": value for name, value in wish.labels.items()}
-    if tags:
-        tags["aws:TagKeys"] = tuple(wish.labels)
-    return {key: value for key, value in facts.items() if not key.startswith("aws:ResourceTag/")} | tags
-
-
-def must_be_inside(caller: Asking, tenant_id: str, wish: Launch) -> None:
-    """Raises YardError `outside_geography`. A launch that could never work is refused for that, and not here."""
-    with suppress(_NotPreparedError):
-        caller.must_be_inside(Action.LAUNCH, tenant_id, _spec(caller, wish), "ec2:RunInstances")
-
-
-class _NotPreparedError(Exception):
-    """A launch that the yard refuses for what it asks for."""
-
-
-def _spec(caller: Asking, wish: Launch) -> WorkloadSpec:
-    try:
-        return prepare(caller.yard, wish).spec
-    except YardError as error:
-        raise _NotPreparedError from error
 
 
 def _plan(caller: Asking, wish: Launch) -> views.View:

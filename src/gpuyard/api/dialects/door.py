@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gpuyard.access.questions import Origin
 from gpuyard.access.signatures.checking import check
 from gpuyard.access.signatures.nonces import Nonces
 from gpuyard.access.signatures.request import Claim, Refusal, SignatureError, SignedRequest, decode_pairs
-from gpuyard.api.asking import Asking
+from gpuyard.api.asking import Asking, origin_of
 from gpuyard.api.dialects.faults import Fault
 from gpuyard.api.remembering import Answers
 from gpuyard.control.access_keys import USED_EVERY_US, StoredKeys
@@ -88,7 +90,8 @@ class Door:
                 dialect = _dialect(request)
             request = await _with_body(request, receive)
             dialect = _dialect(request)
-            response = await self._answer(dialect, request, request_id)
+            origin = origin_of(self._yard, HTTPConnection(scope))
+            response = await self._answer(dialect, request, request_id, origin)
         except (Fault, YardError, SignatureError) as error:
             response = (dialect or _dialect(request)).refuse(error, request, request_id)
         except _CallerLeftError:
@@ -101,7 +104,7 @@ class Door:
         response.headers["cache-control"] = "no-store"
         await response(scope, receive, send)
 
-    async def _answer(self, dialect: Dialect, request: SignedRequest, request_id: str) -> Response:
+    async def _answer(self, dialect: Dialect, request: SignedRequest, request_id: str, origin: Origin) -> Response:
         now_us = self._yard.clock.now_us()
         across = self._yard.store.dialect != "sqlite"
         proof = (request, self._keys, self._nonces, now_us)
@@ -111,12 +114,10 @@ class Door:
         pairs = [*request.query, *request.form]
         if any("\0" in text or not _is_unicode(text) for pair in pairs for text in pair):
             raise SignatureError(Refusal.MALFORMED, "the parameters are not UTF-8, or hold a NUL")
-        caller = Asking(self._yard, known.identity, "en", Answers())
+        caller = Asking(self._yard, known.identity, "en", Answers(), origin)
         call = Call(dialect.action(request), pairs, claim, request_id)
-        if across or dialect.changes(call.action):
-            response = await asyncio.to_thread(dialect.answer, caller, call)
-        else:
-            response = dialect.answer(caller, call)
+        door = caller.write if dialect.changes(call.action) else caller.read
+        response = await door(lambda: dialect.answer(caller, call))
         if now_us - self._used.get(claim.key_id, 0) > USED_EVERY_US:
             self._used[claim.key_id] = now_us
             await asyncio.to_thread(self._note_use, claim.key_id, now_us)

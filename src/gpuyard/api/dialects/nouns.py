@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from gpuyard.api.asking import Asking
+from gpuyard.access.rules import Action
+from gpuyard.api.asking import START, Asking, facts_of
 from gpuyard.api.dialects.faults import Fault
+from gpuyard.api.may_launch import must_be_allowed, must_be_inside
 from gpuyard.catalog import aliases, images
 from gpuyard.control.launching import Launch, launch_many, prepare, recall_launch
 from gpuyard.control.offering import SliceWish, list_offers
@@ -55,6 +57,23 @@ def find(caller: Asking, instance_ids: Sequence[str]) -> list[Workload]:
                 raise YardError("workload_not_found", workload=instance_id[:100])
             found.append(workload)
     return found
+
+
+def must(caller: Asking, takes: Action, verb: str, instance_ids: Sequence[str] = ()) -> None:
+    """Holds a request against roles, policies and geography: each instance that it names, or all where it names none.
+
+    What is not the caller's is left to `find`. Raises YardError as `Asking.must` and `Asking.must_be_inside` do.
+    """
+    owner = caller.identity.tenant_id
+    with caller.yard.store.read() as c:
+        known = [workloads.get(c, inside(one)) for one in dict.fromkeys(instance_ids) if one.startswith("i-")]
+    named = [workload for workload in known if workload is not None and workload.tenant_id == owner]
+    if not named:
+        caller.must(takes, None if takes is Action.READ_FLEET else owner, verb=verb)
+    for workload in named:
+        caller.must(takes, owner, verb=verb, about=workload.id, facts=facts_of(workload.spec))
+        if verb == START:
+            caller.must_be_inside(takes, owner, workload.spec, verb, workload.id)
 
 
 def type_of(workload: Workload) -> str:
@@ -121,6 +140,9 @@ def launch(caller: Asking, wanted: Wanted, dry: bool) -> list[Workload]:
     With `dry`, everything is checked and nothing changed. Raises YardError and Fault.
     """
     yard, tenant = caller.yard, caller.tenant(None)
+    wish = _wish(wanted)
+    must_be_allowed(caller, tenant.id, wish)
+    must_be_inside(caller, tenant.id, wish)
     mark = fingerprint(wanted.asked)
     if wanted.key is not None and not dry and (known := recall_launch(yard, tenant.id, wanted.key, mark)):
         return known
@@ -132,7 +154,7 @@ def launch(caller: Asking, wanted: Wanted, dry: bool) -> list[Workload]:
         raise Fault(
             "InvalidParameterValue", f"At most {MAX_TAGS} tags, with keys of 1 to 128 characters and values up to 256."
         )
-    wish = _launch(caller, wanted)
+    wish = replace(wish, environment=_environment(caller, wanted))
     prepare(yard, wish)
     free = next((offer.available for offer in offers(yard) if offer.name == wish.slices.offer), 0)
     if free < wanted.least:
@@ -143,14 +165,17 @@ def launch(caller: Asking, wanted: Wanted, dry: bool) -> list[Workload]:
     return launch_many(yard, tenant, caller.identity.user, wish, count, wanted.key, mark)[0]
 
 
-def _launch(caller: Asking, wanted: Wanted) -> Launch:
-    environment: dict[str, str] = {}
-    if wanted.key_name is not None:
-        with caller.yard.store.read() as c:
-            pair = key_pairs.find(c, caller.identity.tenant_id, wanted.key_name)
-        if pair is None:
-            raise YardError("key_pair_not_found", name=wanted.key_name[:200])
-        environment = {KEY_NAME: pair.name, PUBLIC_KEY: pair.public_key}
+def _environment(caller: Asking, wanted: Wanted) -> dict[str, str]:
+    if wanted.key_name is None:
+        return {}
+    with caller.yard.store.read() as c:
+        pair = key_pairs.find(c, caller.identity.tenant_id, wanted.key_name)
+    if pair is None:
+        raise YardError("key_pair_not_found", name=wanted.key_name[:200])
+    return {KEY_NAME: pair.name, PUBLIC_KEY: pair.public_key}
+
+
+def _wish(wanted: Wanted) -> Launch:
     data = wanted.user_data
     known = aliases.load()
     return Launch(
@@ -158,7 +183,6 @@ def _launch(caller: Asking, wanted: Wanted) -> Launch:
         slices=SliceWish(offer=known.offer(wanted.type).lower()),
         image=known.image(wanted.image),
         command=("/bin/sh", "-c", _START) if data and data.startswith("#!") else (),
-        environment=environment,
         secrets={USER_DATA: data} if data else {},
         labels=dict(wanted.tags),
         disk_bytes=wanted.disk_bytes,

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from gpuyard.access.rules import Action
 from gpuyard.access.signatures.request import Refusal, SignatureError, SignedRequest
 from gpuyard.api.asking import Asking
+from gpuyard.api.dialects import nouns
 from gpuyard.api.dialects.door import Call
 from gpuyard.api.dialects.faults import Fault, from_yard
 from gpuyard.api.ec2 import catalogue, instances, refused, shapes, tags
@@ -88,6 +89,8 @@ _CODES: Final = {
     "idempotency_mismatch": ("IdempotentParameterMismatch", 400),
     "no_capacity": ("InsufficientInstanceCapacity", 400),  # not 500: clients would ask five times more at once
     "insufficient_credit": ("InsufficientFundsException", 400),
+    "quota_exceeded": ("InstanceLimitExceeded", 400),
+    "outside_geography": ("UnauthorizedOperation", 403),
     "forbidden": ("UnauthorizedOperation", 403),
     "denied_by_policy": ("UnauthorizedOperation", 403),
     "internal": ("InternalError", 500),
@@ -131,8 +134,8 @@ class Ec2:
         if version not in VERSIONS:
             raise Fault("InvalidParameterValue", f"Version must be {VERSIONS[0]}.")
         asked = shapes.parse(call.action, [pair for pair in pairs if pair[0] not in _NOT_OURS])
-        on_fleet = operation.takes is Action.READ_FLEET
-        caller.must(operation.takes, None if on_fleet else caller.identity.tenant_id)
+        if operation.takes is not Action.LAUNCH:  # which is judged with all that it asks for
+            nouns.must(caller, operation.takes, _verb(call.action), _named(asked))
         if asked.get("DryRun") and call.action != "RunInstances":
             raise Fault("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
         return _xml(shapes.render(call.action, call.request_id, operation.work(caller, call, asked)))
@@ -141,6 +144,17 @@ class Ec2:
         fault = _fault(error)
         sts = self.action(request) == "GetCallerIdentity"
         return _xml(shapes.render_fault(fault, request_id, sts), fault.status)
+
+
+def _verb(action: str) -> str:
+    return f"{'sts' if action == 'GetCallerIdentity' else 'ec2'}:{action}"
+
+
+def _named(asked: Mapping[str, Any]) -> list[str]:
+    """The instances that a request is about, by their own ids or their disks'."""
+    disks = [one for name in ("Resources", "VolumeIds") for one in asked.get(name) or ()]
+    ids = [*(asked.get("InstanceIds") or ()), *filter(None, [asked.get("InstanceId")])]
+    return [*ids, *("i-" + one.removeprefix("vol-") if one.startswith("vol-") else one for one in disks)]
 
 
 def _fault(error: Exception) -> Fault:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from gpuyard.access.rules import Action
 from gpuyard.access.signatures.request import Refusal, SignatureError, SignedRequest
 from gpuyard.api.asking import Asking
+from gpuyard.api.dialects import nouns
 from gpuyard.api.dialects.door import Call
 from gpuyard.api.dialects.faults import Fault, from_yard
 from gpuyard.api.ecs import catalogue, instances
@@ -81,6 +82,22 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "RunInstances": Operation(instances.run, Action.LAUNCH, changes=True),
 }
 
+# One set of policies holds at every door: they are written in EC2's verbs.
+VERBS: Final[Mapping[str, str]] = {
+    "StartInstance": "ec2:StartInstances",
+    "StopInstance": "ec2:StopInstances",
+    "RebootInstance": "ec2:RebootInstances",
+    "DeleteInstance": "ec2:TerminateInstances",
+    "DeleteInstances": "ec2:TerminateInstances",
+    "TagResources": "ec2:CreateTags",
+    "UntagResources": "ec2:DeleteTags",
+    "ListTagResources": "ec2:DescribeTags",
+    "DescribeDisks": "ec2:DescribeVolumes",
+    "DeleteKeyPairs": "ec2:DeleteKeyPair",
+    "DescribeZones": "ec2:DescribeAvailabilityZones",
+    "DescribeAvailableResource": "ec2:DescribeInstanceTypeOfferings",
+    "GetCallerIdentity": "sts:GetCallerIdentity",
+}
 _CODES: Final = {
     "workload_not_found": ("InvalidInstanceId.NotFound", 404),
     "key_pair_not_found": ("InvalidKeyPairName.NotFound", 404),
@@ -94,6 +111,8 @@ _CODES: Final = {
     "idempotency_mismatch": ("IdempotentParameterMismatch", 400),
     "no_capacity": ("OperationDenied.NoStock", 403),
     "insufficient_credit": ("InvalidAccountStatus.NotEnoughBalance", 403),
+    "quota_exceeded": ("QuotaExceed.ElasticQuota", 403),
+    "outside_geography": ("Forbidden.RAM", 403),
     "forbidden": ("Forbidden.RAM", 403),
     "denied_by_policy": ("Forbidden.RAM", 403),
     "internal": ("InternalError", 500),
@@ -120,8 +139,8 @@ class Ecs:
                 "UnsupportedOperation", f"The action {call.action[:100] or '(none)'} is not served by this yard."
             )
         given = Parameters(call.pairs)
-        on_fleet = operation.takes is Action.READ_FLEET
-        caller.must(operation.takes, None if on_fleet else caller.identity.tenant_id)
+        if operation.takes is not Action.LAUNCH:  # which is judged with all that it asks for
+            nouns.must(caller, operation.takes, VERBS.get(call.action, f"ec2:{call.action}"), _named(given))
         value = {"RequestId": call.request_id, **operation.work(caller, call, given)}
         is_json = call.claim.scheme == "ACS3-HMAC-SHA256" or _wants_json(call.pairs)
         return _written(f"{call.action}Response", value, is_json, 200)
@@ -137,6 +156,11 @@ class Ecs:
             "Recommend": "",
         }
         return _written("Error", value, is_v3 or _wants_json([*request.query, *request.form]), fault.status)
+
+
+def _named(given: Parameters) -> list[str]:
+    """The instances that a request is about."""
+    return [one for name in ("InstanceIds", "InstanceId", "ResourceId") for one in given.listed(name)]
 
 
 def _wants_json(pairs: list[tuple[str, str]]) -> bool:
