@@ -23,8 +23,9 @@ from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Share
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.model.workloads import RestartPolicy, WorkloadKind
-from gpuyard.store import leases, meters, placements, shares, tenants, workloads
+from gpuyard.store import events, leases, meters, placements, shares, tenants, workloads
 from hand_driven_yard import HandYard
+from taken_back import CREDITS, given_back_nano
 
 pytestmark = pytest.mark.slow
 
@@ -248,6 +249,7 @@ class YardDays(RuleBasedStateMachine):
             unsettled = {workload.id: workload for workload in workloads.unsettled(c)}
             held = leases.usage(c)
             bill = make_bill(c, None)
+            told = events.after(c, 0, None, 1_000_000)
         live = self.hand.runtime.live()
         expected = {lease.unit_name for lease in open_leases if lease.state is LeaseState.ACTIVE}
         assert expected == {name for name in live if self.hand.runtime.observe()[name].state == "running"}
@@ -263,8 +265,11 @@ class YardDays(RuleBasedStateMachine):
         timed = [(i.start_us, i.end_us, i.price_per_hour_nano) for i in intervals]
         timed += [(m.start_us, m.proven_us, m.price_per_hour_nano) for m in counting.values()]
         exact = sum(Fraction((end - start) * price, HOUR_US) for start, end, price in timed)
-        lines = [line for line in bill.lines if line.what != "minimum"]
+        lines = [line for line in bill.lines if line.what not in ("minimum", *CREDITS)]
         assert abs(sum(line.amount_nano for line in lines) - exact) <= 500 * len(lines)
+        returned = [line for line in bill.lines if line.what in CREDITS]
+        given_back = given_back_nano(told, intervals)
+        assert abs(sum(line.amount_nano for line in returned) + given_back) <= 500 * len(returned)
 
 
 YardDays.TestCase.settings = settings(

@@ -13,12 +13,13 @@ import pytest
 
 from crash_day import run
 from gpuyard.billing.ledger import faults
-from gpuyard.control.money import make_bill
+from gpuyard.control.money import Bill, make_bill
 from gpuyard.control.reconciling import reconcile
 from gpuyard.control.settling import settle_due, settle_running
 from gpuyard.model.states import LeaseState
 from gpuyard.store import events, leases, ledger, meters, workloads
 from hand_driven_yard import HandYard
+from taken_back import CREDITS, given_back_nano
 
 SHARES = 8
 HOUR_US = 3_600_000_000
@@ -117,7 +118,7 @@ def check(root: Path, told: str) -> None:
     assert hand.runtime.disks() == frozenset(), told
     started = hand.runtime.started
     assert len(started) == len(set(started)) == 11, f"{told}: eleven units were to run, and {started} did"
-    check_money(hand, intervals, bill, told)
+    check_money(hand, intervals, bill, given_back_nano(told_events, intervals), told)
 
 
 def check_ledger(hand: HandYard, bill_nano: int, told: str) -> None:
@@ -128,14 +129,14 @@ def check_ledger(hand: HandYard, bill_nano: int, told: str) -> None:
     with hand.yard.store.read() as c:
         balances = ledger.balances(c)
         assert faults(ledger.every(c), balances) == [], told
-        posted = sum(balance for name, balance in balances.items() if name.startswith("revenue:"))
+        posted = sum(balance for name, balance in balances.items() if name.startswith(("revenue:", "credits:")))
         assert posted == bill_nano, f"{told}: {posted} was posted of a bill of {bill_nano}"
         assert ledger.wallet(c, "tn-alice", "USD") == (6 * 10**9 - bill_nano, 0), told
     done = reconcile(hand.yard, now_us, everything=True)
     assert (done.faults, done.found, done.without_node_record) == ((), (), 0), told
 
 
-def check_money(hand: HandYard, intervals: list, bill: object, told: str) -> None:
+def check_money(hand: HandYard, intervals: list, bill: Bill, given_back: Fraction, told: str) -> None:
     by_lease: dict[str, list] = {}
     for interval in intervals:
         by_lease.setdefault(interval.lease_id, []).append(interval)
@@ -147,5 +148,8 @@ def check_money(hand: HandYard, intervals: list, bill: object, told: str) -> Non
         counted_us = sum(i.duration_us for i in mine if i.state is LeaseState.ACTIVE)
         assert counted_us == ran_us, f"{told}: {lease} ran for {ran_us} us and pays for {counted_us} us"
     exact = sum(Fraction(i.duration_us * i.price_per_hour_nano, HOUR_US) for i in intervals)
-    lines = [line for line in bill.lines if line.what != "minimum"]  # type: ignore[attr-defined]
+    lines = [line for line in bill.lines if line.what not in ("minimum", *CREDITS)]
     assert abs(sum(line.amount_nano for line in lines) - exact) <= 500 * len(lines), told
+    returned = [line for line in bill.lines if line.what in CREDITS]
+    assert abs(sum(line.amount_nano for line in returned) + given_back) <= 500 * len(returned), told
+    assert given_back > 0, f"{told}: nothing was taken back on spot, so nothing was tried of what that gives back"

@@ -15,7 +15,7 @@ from gpuyard.billing.coverage import Need, by_tenant, cover
 from gpuyard.billing.lines import RatedLine, What, bytes_cost, round_micro, time_cost
 from gpuyard.billing.pieces import Cutter, Piece
 from gpuyard.model.errors import YardError
-from gpuyard.model.leases import Interval, PurchaseOption
+from gpuyard.model.leases import UNPRICED, Interval, PurchaseOption
 from gpuyard.model.states import LeaseState
 from gpuyard.model.times import day_of
 from gpuyard.model.units import HOUR_US, SHARE_WHOLE_PPM
@@ -44,6 +44,7 @@ def rate_all(intervals: Sequence[Interval], conditions: Conditions) -> tuple[Rat
 
     Raises YardError `currency_mismatch` where an account's intervals are in several currencies.
     """
+    intervals = [interval for interval in intervals if interval.currency != UNPRICED]
     _must_agree(intervals, conditions.commitments)
     cutter = Cutter(intervals, conditions)
     origin = _origins(intervals)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from gpuyard.control.world import LeaseChange, Moment, Verdict, WorkloadChange
 from gpuyard.model.events import Event
-from gpuyard.model.leases import Interval, Lease
+from gpuyard.model.leases import UNPRICED, Interval, Lease
 from gpuyard.model.states import LEASE, LeaseState
 from gpuyard.model.workloads import Workload
 from gpuyard.store import events, fleet, leases, meters, placements, workloads
@@ -140,7 +140,7 @@ def open_meter(c: Connection, lease: Lease, workload: Workload, moment: Moment) 
             proven_us=moment.at_us,
             proven_ns=moment.monotonic_ns,
             price_per_hour_nano=price,
-            currency=terms.currency if terms else "--",
+            currency=terms.currency if terms else UNPRICED,
             minimum_us=terms.minimum_us if terms else 0,
         ),
     )

@@ -16,7 +16,7 @@ from gpuyard.billing.settling import Cost, costs, hold_nano, settle
 from gpuyard.control.money import provisional, rated_lines
 from gpuyard.control.rating_conditions import are_plain
 from gpuyard.control.yard import Yard
-from gpuyard.model.leases import Interval
+from gpuyard.model.leases import UNPRICED, Interval
 from gpuyard.model.ledger import AccountKind, Charge, Transfer, account
 from gpuyard.model.states import LeaseState
 from gpuyard.model.tenants import Tenant
@@ -141,7 +141,7 @@ def owed_by_tenant(c: Connection, yard: Yard, tenant_id: str) -> dict[str, Owed]
 
 
 def _origins(used: Iterable[Interval]) -> dict[str, tuple[str, str, str]]:
-    return {each.lease_id: (each.tenant_id, each.offer, each.currency) for each in used if each.currency != "--"}
+    return {each.lease_id: (each.tenant_id, each.offer, each.currency) for each in used if each.currency != UNPRICED}
 
 
 def _of_lines(lines: Iterable[tuple[str, int]], origins: Mapping[str, tuple[str, str, str]]) -> dict[str, Owed]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from gpuyard.model.slices import Slice
 from gpuyard.model.states import LeaseState
@@ -68,6 +69,9 @@ class Lease:
     def disk_name(self) -> str:
         """The replica's disk, which outlives its leases: a job that is started again finds its checkpoint."""
         return f"{self.workload_id}-{self.replica}"
+
+
+UNPRICED: Final = "--"  # the currency of time that a lease was counted before it ever had terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text
 
+from gpuyard.model.states import LeaseState
 from gpuyard.store.ledger_tables import ACCOUNTS, DISCREPANCIES, HOLDINGS, TRANSFERS, UNIT_TIMES
 from gpuyard.store.tables import EVENTS, INTERVALS
 
@@ -48,6 +49,7 @@ _HOLD = text(
     "VALUES (:lease_id, :tenant_id, :active_us, :since_us, :spells) ON CONFLICT (lease_id) DO UPDATE SET "
     "active_us = excluded.active_us, since_us = excluded.since_us, spells = excluded.spells"
 )
+_STATES = [f"lease.{state.value}" for state in LeaseState]  # a notice, and what else is told of leases, changes none
 PIECE = 500
 
 
@@ -57,10 +59,10 @@ def note_units(c: Connection, ran_us: Mapping[str, int]) -> None:
 
 
 def lease_events(c: Connection, after: int, until: int, limit: int) -> list[tuple[int, str, str, str, int]]:
-    """(sequence, kind, lease, tenant, moment) of what happened to leases, in order."""
+    """(sequence, kind, lease, tenant, moment) of every change of a lease's state, in order."""
     query = (
         select(EVENTS.c.sequence, EVENTS.c.kind, EVENTS.c.subject, EVENTS.c.tenant_id, EVENTS.c.at_us)
-        .where(EVENTS.c.sequence > after, EVENTS.c.sequence <= until, EVENTS.c.kind.like("lease.%"))
+        .where(EVENTS.c.sequence > after, EVENTS.c.sequence <= until, EVENTS.c.kind.in_(_STATES))
         .order_by(EVENTS.c.sequence)
         .limit(limit)
     )
