@@ -30,7 +30,14 @@ def demo(
     from gpuyard.sdk.client import Client
 
     require_extra()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: the yard is stopped
+    asked_to_end = threading.Event()
+
+    def leave(*_: object) -> None:
+        asked_to_end.set()
+        raise KeyboardInterrupt
+
+    for ending in (signal.SIGINT, signal.SIGTERM):  # both stop the yard in good order
+        signal.signal(ending, leave)
     findings = Findings() if as_json else Findings(tell)
     begun = time.monotonic()
     if not as_json:
@@ -41,6 +48,8 @@ def demo(
             token = make_tenant(operator)
         with Client(yard.address, token) as tenant, watching(yard.address, token, live=not as_json):
             outcome = play(tenant, findings, Path(scratch))
+        if asked_to_end.is_set():  # the interrupt was raised where Python drops what is raised: in a finaliser
+            raise KeyboardInterrupt
         findings.durations_s["total"] = round(time.monotonic() - begun, 3)
         if as_json:
             show_json(_summary(findings, outcome))
