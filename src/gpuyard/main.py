@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,7 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
     from gpuyard.model.times import to_text
 
     _log_to(state.path / "yard.log")
+    _share_one_heap()
     sys.setswitchinterval(0.00005)  # the loops are busy in bursts: whoever asks the API must not wait for them
     store = _open_store(options, state)
     try:
@@ -282,6 +284,16 @@ def _started(options: UpOptions, yard: Yard, address: str, token: str | None, ad
         runtimes=tuple(yard.engine.runtimes),
         adopted=adopted,
     )
+
+
+def _share_one_heap() -> None:
+    """glibc gives threads heaps of their own, and what is freed in one is of no use to another. The yard's threads wait
+    for the disk and never allocate in step: one heap for all is smaller, and no slower."""
+    import ctypes
+
+    m_arena_max = -8  # glibc's malloc.h
+    with suppress(OSError, AttributeError):  # another C library: it has its own ways
+        ctypes.CDLL(None).mallopt(m_arena_max, 1)
 
 
 def _log_to(path: Path) -> None:
