@@ -26,13 +26,13 @@ from gpuyard.control.placement import place
 from gpuyard.control.price_watch import follow_prices
 from gpuyard.control.reclaiming import reclaim_for_the_waiting, withdraw_the_needless
 from gpuyard.control.spot_market import clear_markets
-from gpuyard.control.waiting import Waiting
 from gpuyard.control.world import Moment, StartUnit, StopUnit, Verdict, World
 from gpuyard.control.yard import Yard
 from gpuyard.engines.runtime import Observation, UnitState
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.workloads import Workload
+from gpuyard.scheduling.cycle import Waiting
 from gpuyard.scheduling.plan import Refusal
 from gpuyard.store import fleet, leases, meters, placements, workloads
 from gpuyard.store.placements import Notice

@@ -1,41 +1,24 @@
-"""What the queue is told of the yard, and what the yard keeps of the queue's last decision."""
+"""What the queue is told of the yard."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import Connection
 
+from gpuyard.control.yard import Yard
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.states import LeaseState
 from gpuyard.model.workloads import Desired, Workload
-from gpuyard.scheduling.cycle import Decision, Standing
+from gpuyard.scheduling.cycle import Standing
 from gpuyard.scheduling.running import Running
 from gpuyard.scheduling.spot_room import ANY, Demand, spot_room
 from gpuyard.store import demand, placements, shares
 from gpuyard.store.placements import Notice, PlacementRow
 
-if TYPE_CHECKING:
-    from gpuyard.control.yard import Yard
-
 HOLDING: Final = frozenset({LeaseState.GRANTED, LeaseState.ACTIVE})
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Who waits, in the queue's order by workload or lease id, and when those start for whom room is kept."""
-
-    order: tuple[str, ...] = ()
-    starts_us: Mapping[str, int | None] = field(default_factory=dict[str, "int | None"])
-
-    @classmethod
-    def of(cls, decision: Decision) -> Waiting:
-        """What a decision left waiting."""
-        starts = {reservation.gang.id: reservation.start_us for reservation in decision.reservations}
-        return cls(tuple(gang.id for gang in decision.waiting), starts)
 
 
 def waiting_leases(open_leases: Sequence[Lease], workloads: Mapping[str, Workload]) -> list[Lease]:

@@ -16,13 +16,13 @@ from gpuyard.control.auditing import Auditor
 from gpuyard.control.authority import Authority
 from gpuyard.control.roster import Roster
 from gpuyard.control.sealing import Sealer
-from gpuyard.control.waiting import Waiting
 from gpuyard.engines.local import LocalEngine
 from gpuyard.engines.runtime import Observation
 from gpuyard.hardware.activity import CardActivity
 from gpuyard.hardware.probe import Finding, Probe
 from gpuyard.model.tenants import Identity
 from gpuyard.model.times import Clock
+from gpuyard.scheduling.cycle import Waiting
 from gpuyard.scheduling.plan import Scheduler
 from gpuyard.scheduling.queue import QueuePolicy
 from gpuyard.scheduling.reclaim import ReclaimPolicy

@@ -47,6 +47,20 @@ class Decision:
     reservations: tuple[Reservation, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Who waits, in the queue's order by workload or lease id, and when those start for whom room is kept."""
+
+    order: tuple[str, ...] = ()
+    starts_us: Mapping[str, int | None] = field(default_factory=dict[str, "int | None"])
+
+    @classmethod
+    def of(cls, decision: Decision) -> Waiting:
+        """What a decision left waiting."""
+        starts = {reservation.gang.id: reservation.start_us for reservation in decision.reservations}
+        return cls(tuple(gang.id for gang in decision.waiting), starts)
+
+
 def decide(
     scheduler: Scheduler, snapshot: Snapshot, requests: Sequence[Request], standing: Standing, now_us: int
 ) -> Decision:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from starlette.requests import HTTPConnection
@@ -19,8 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gpuyard.access.questions import Origin
 from gpuyard.access.signatures.checking import check
 from gpuyard.access.signatures.nonces import Nonces
-from gpuyard.access.signatures.request import Claim, Refusal, SignatureError, SignedRequest, decode_pairs
+from gpuyard.access.signatures.request import Refusal, SignatureError, SignedRequest, decode_pairs
 from gpuyard.api.asking import Asking, origin_of
+from gpuyard.api.dialects.call import Call, Dialect
 from gpuyard.api.dialects.faults import Fault
 from gpuyard.api.remembering import Answers
 from gpuyard.control.access_keys import USED_EVERY_US, StoredKeys
@@ -32,36 +32,6 @@ log = structlog.get_logger(__name__)
 MAX_BODY_BYTES: Final = 256 << 10
 MAX_PARAMETERS: Final = 2000
 FORM: Final = "application/x-www-form-urlencoded"
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request whose signature holds: what is asked, by whom, with which parameters."""
-
-    action: str
-    pairs: list[tuple[str, str]]
-    claim: Claim
-    request_id: str
-
-
-class Dialect(Protocol):
-    """One cloud's way to write requests and answers."""
-
-    def action(self, request: SignedRequest) -> str:
-        """What is asked; empty where nothing is."""
-        ...
-
-    def changes(self, action: str) -> bool:
-        """Whether the action may change something, and so waits for the disk."""
-        ...
-
-    def answer(self, caller: Asking, call: Call) -> Response:
-        """Does it. Raises Fault, YardError or anything else."""
-        ...
-
-    def refuse(self, error: Exception, request: SignedRequest, request_id: str) -> Response:
-        """A Fault, a YardError or a SignatureError in the dialect's words."""
-        ...
 
 
 class Door:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpuyard.api.asking import Asking
 from gpuyard.api.dialects import nouns
-from gpuyard.api.dialects.door import Call
+from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault
 from gpuyard.api.ec2 import filters, instances, views
 from gpuyard.catalog import aliases, images

@@ -11,7 +11,7 @@ import structlog
 
 from gpuyard.api.asking import Asking
 from gpuyard.api.dialects import nouns
-from gpuyard.api.dialects.door import Call
+from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault
 from gpuyard.api.ec2 import filters, views
 from gpuyard.control import commands

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gpuyard.api.asking import Asking
-from gpuyard.api.dialects.door import Call
+from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault
 
 SPOT: Final = "This yard leases on demand only; it has no spot market."

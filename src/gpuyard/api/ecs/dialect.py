@@ -12,7 +12,7 @@ from gpuyard.access.rules import Action
 from gpuyard.access.signatures.request import Refusal, SignatureError, SignedRequest
 from gpuyard.api.asking import Asking
 from gpuyard.api.dialects import nouns
-from gpuyard.api.dialects.door import Call
+from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault, from_yard
 from gpuyard.api.ecs import catalogue, instances
 from gpuyard.api.ecs.wire import Parameters, as_json, as_xml
