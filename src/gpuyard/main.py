@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -145,8 +144,9 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
                 await super().shutdown(sockets)
 
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3, server_header=False
-        )
+            app, lifespan="off", log_config=None, access_log=False, server_header=False,
+            timeout_graceful_shutdown=3,
+        )  # fmt: skip
         server = Server(config)
 
         def leave(*_: object) -> None:
@@ -297,33 +297,23 @@ def _share_one_heap() -> None:
 
 
 def _log_to(path: Path) -> None:
-    """JSON lines in a file that rotates; a full disk loses lines and stops nothing."""
+    """JSON lines in a file that rotates; a full disk loses lines and stops nothing. Never the locals of a traceback:
+    they hold tokens and tenants' secrets."""
     import logging
     from logging.handlers import RotatingFileHandler
 
-    import structlog
+    from pythonjsonlogger.json import JsonFormatter
 
     logging.raiseExceptions = False
     handler = RotatingFileHandler(path, maxBytes=10 << 20, backupCount=3, delay=True)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    names = {"levelname": "level", "name": "logger", "message": "event"}
+    handler.setFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp=True))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     for chatty in ("uvicorn", "httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            # Never the locals: they hold tokens and tenants' secrets.
-            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
-            structlog.processors.JSONRenderer(serializer=json.dumps, default=str),
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
 
 
 def emulate(cards: str, command: Sequence[str], virtual: bool) -> int:

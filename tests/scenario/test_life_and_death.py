@@ -201,7 +201,7 @@ def test_the_yards_own_log_holds_no_token(tmp_path: Path) -> None:
     """A failure of ours is logged with where it happened and without what was in hand there."""
     log = tmp_path / "own.log"
     program = f"""
-import structlog
+import logging
 from pathlib import Path
 from gpuyard.main import _log_to
 _log_to(Path({str(log)!r}))
@@ -210,7 +210,7 @@ def fails(token):
 try:
     fails("gy_secret")
 except RuntimeError as error:
-    structlog.get_logger("x").exception("request_failed", exc_info=error)
+    logging.getLogger("x").exception("request_failed", exc_info=error)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
     told = log.read_text()

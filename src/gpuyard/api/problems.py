@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from gpuyard.api.rendering import json_bytes
 from gpuyard.model.errors import YardError
 from gpuyard.texts import error_text, language_of_header, text
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 TYPE_BASE = "urn:gpuyard:error:"
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
@@ -82,7 +82,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _internal(request: Request, error: Exception) -> Response:
         reference = secrets.token_hex(4)
-        log.exception("request_failed", reference=reference, path=request.scope["path"], exc_info=error)
+        told = {"reference": reference, "path": request.scope["path"]}
+        log.exception("request_failed", exc_info=error, extra=told)
         return _answer(request, YardError("internal", reference=reference))
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-
-import structlog
 
 from gpuyard.control.world import Action, ForgetUnit, RemoveDisks, StartUnit, StopUnit, World
 from gpuyard.control.yard import Yard
@@ -18,7 +17,7 @@ from gpuyard.model.units import SECOND_US
 from gpuyard.model.workloads import Workload
 from gpuyard.store import events, leases, placements, workloads
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 RETRY_START_US = 2 * SECOND_US
 
@@ -61,7 +60,8 @@ class Actor:
         except YardError as error:
             self.start_errors[name] = str(error.params.get("reason", error.code))
             self._retry_at_us[name] = world.now.at_us + RETRY_START_US
-            log.warning("unit_not_started", unit=name, code=error.code, **error.params)
+            told = {"unit": name, "code": error.code, "params": dict(error.params)}
+            log.warning("unit_not_started", extra=told)
             return False
         self.start_errors.pop(name, None)
         self._retry_at_us.pop(name, None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-
-import structlog
 
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
@@ -12,7 +11,7 @@ from gpuyard.model.events import Event
 from gpuyard.slicing.escape import Stranger
 from gpuyard.store import events, leases
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class EscapeWatch:
@@ -28,7 +27,7 @@ class EscapeWatch:
             found = self._yard.engine.strangers()
             ended = self._end(found) if found and self._yard.end_escaped else frozenset[tuple[str, int, int]]()
         except (OSError, YardError) as error:
-            log.warning("cards_not_seen", reason=str(error))
+            log.warning("cards_not_seen", extra={"reason": str(error)})
             return
         fresh = [stranger for stranger in found if _key(stranger) not in self._told]
         self._told = frozenset(map(_key, found))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import structlog
 from sqlalchemy import Connection
 
 from gpuyard.billing import issuing
@@ -20,7 +20,7 @@ from gpuyard.model.tenants import Tenant
 from gpuyard.model.times import to_text
 from gpuyard.store import documents, events, meta, tenants
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 TRIES = 5
 MONTHLY_AFTER_US = 6 * 3600 * 1_000_000  # what is told late of the last hours of a month still finds its place
@@ -109,7 +109,8 @@ def issue_monthly(yard: Yard, now_us: int) -> int:
                 raise
             if error.code != "nothing_to_invoice":  # one account's trouble must not hold up the others
                 whole = False
-                log.warning("invoice_refused", tenant=tenant.name, month=str(month), code=error.code)
+                told = {"tenant": tenant.name, "month": str(month), "code": error.code}
+                log.warning("invoice_refused", extra=told)
     if not whole:
         return issued
     with yard.store.write() as c:

@@ -6,12 +6,11 @@ races another.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import structlog
 
 from gpuyard.control import acting, fleet_watch
 from gpuyard.control.applying import StaleError, apply_part, parts_of
@@ -37,7 +36,7 @@ from gpuyard.scheduling.plan import Refusal
 from gpuyard.store import fleet, leases, meters, placements, workloads
 from gpuyard.store.placements import Notice
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
 MOTION_SECONDS = 0.025
@@ -228,7 +227,7 @@ class Loops:
         if trouble is None:
             log.info("loops_well_again")
         else:
-            log.warning("loops_in_trouble", trouble=trouble)
+            log.warning("loops_in_trouble", extra={"trouble": trouble})
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,10 +153,13 @@ def unposted_nano(c: Connection, yard: Yard, tenant_id: str, counting: Mapping[s
     counting = meters.open_meters(c) if counting is None else counting
     if are_plain(c, yard.prices, tenant_id):
         mine = {m.lease_id for m in counting.values() if m.tenant_id == tenant_id}
-        mine |= set(charges.due_of(c, tenant_id))
-        owed = owed_by_leases(c, yard, mine, counting) if mine else {}
-    else:
-        owed = owed_by_tenant(c, yard, tenant_id)
+        names = sorted(mine | set(charges.due_of(c, tenant_id)))
+        some = (names[start : start + A_BATCH] for start in range(0, len(names), A_BATCH))
+        return sum(_unposted(c, owed_by_leases(c, yard, piece, counting)) for piece in some)
+    return _unposted(c, owed_by_tenant(c, yard, tenant_id))
+
+
+def _unposted(c: Connection, owed: Mapping[str, Owed]) -> int:
     known = charges.load(c, owed.keys()) if owed else {}
     posted = sum(charge.revenue_nano - charge.credited_nano for charge in known.values())
     return sum(each.cost.due_nano for each in owed.values()) - posted

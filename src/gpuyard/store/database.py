@@ -228,7 +228,7 @@ def _engine(url: URL) -> Engine:
         raw.isolation_level = None  # the driver must not begin transactions by itself: `_begin` does
         _write_ahead(raw)
         raw.execute("PRAGMA synchronous=FULL")
-        raw.execute("PRAGMA cache_size=-1024")
+        raw.execute("PRAGMA cache_size=-256")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

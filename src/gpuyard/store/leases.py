@@ -13,6 +13,7 @@ from gpuyard.model.leases import Lease, PurchaseOption, Terms
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.model.states import LeaseState
 from gpuyard.store.tables import LEASES, SLICES
+from gpuyard.store.unchanged import Unchanged
 
 _ALL = select(LEASES)
 _LIVE = LEASES.c.state != literal_column("'ended'")  # spelled out, for the index that holds only these
@@ -162,8 +163,7 @@ def _mutable(lease: Lease) -> dict[str, object]:
     }
 
 
-@lru_cache(maxsize=2048)
-def _lease(row: tuple[Any, ...], slices: tuple[Slice, ...]) -> Lease:
+def _made(row: tuple[Any, ...], slices: tuple[Slice, ...]) -> Lease:
     values = dict(zip(LEASES.c.keys(), row, strict=True))
     currency = values.pop("terms_currency")
     active, stopped = values.pop("terms_active_nano"), values.pop("terms_stopped_nano")
@@ -172,6 +172,9 @@ def _lease(row: tuple[Any, ...], slices: tuple[Slice, ...]) -> Lease:
     values["state"] = LeaseState(values["state"])
     values["option"] = PurchaseOption(values["option"])
     return Lease(**values, slices=tuple(sorted(slices, key=lambda cut: cut.card_uuid)))
+
+
+_lease = Unchanged(_made)
 
 
 def bought_otherwise(c: Connection, tenant_id: str | None) -> dict[str, PurchaseOption]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Index, Integer, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Index, Integer, Table, Text
 
 from gpuyard.store.tables import METADATA
 
@@ -36,7 +36,6 @@ TRANSFERS = Table(
 )
 Index("transfers_tenant", TRANSFERS.c.tenant_id, TRANSFERS.c.sequence)
 
-_HELD = text("held_nano > 0")
 
 CHARGES = Table(
     "charges",
@@ -53,7 +52,6 @@ CHARGES = Table(
     CheckConstraint("held_nano >= 0", name="charges_held"),
 )
 Index("charges_tenant", CHARGES.c.tenant_id, CHARGES.c.subject)
-Index("charges_held", CHARGES.c.subject, sqlite_where=_HELD, postgresql_where=_HELD)
 
 # Leases of which an interval was closed that is not yet in the ledger: written with the interval, so never forgotten.
 CHARGES_DUE = Table("charges_due", METADATA, Column("lease_id", Text, primary_key=True))

@@ -204,4 +204,5 @@ PARTIAL_INDEXES = (
     "CREATE INDEX workloads_live_tenant ON workloads (tenant_id, id) WHERE state <> 'removed'",
     "CREATE INDEX leases_live ON leases (id) WHERE state <> 'ended'",
     "CREATE UNIQUE INDEX leases_live_replica ON leases (workload_id, replica) WHERE state <> 'ended'",
+    "CREATE INDEX charges_held ON charges (subject) WHERE held_nano > 0",
 )

@@ -15,6 +15,7 @@ from gpuyard.model.states import WorkloadState
 from gpuyard.model.workloads import Desired, Workload, WorkloadKind
 from gpuyard.store import specs
 from gpuyard.store.tables import SECRETS, WORKLOADS
+from gpuyard.store.unchanged import Unchanged
 
 _ALL = select(WORKLOADS)
 _LIVE = WORKLOADS.c.state != literal_column("'removed'")  # spelled out, for the index that holds only these
@@ -112,7 +113,7 @@ _DESIRED = select(WORKLOADS.c.desired).where(WORKLOADS.c.id == bindparam("id"))
 def of_tenant(c: Connection, tenant_id: str) -> list[Workload]:
     """What a tenant has and was not removed."""
     query = _ALL.where(WORKLOADS.c.tenant_id == tenant_id, text("state <> 'removed'"))
-    return [_workload(row) for row in c.execute(query).all()]
+    return [_workload(tuple(row)) for row in c.execute(query).all()]
 
 
 def desired_of(c: Connection, workload_id: str) -> Desired | None:
@@ -170,9 +171,7 @@ def _dump(values: Mapping[str, object]) -> str:
     return json.dumps(dict(values)) if values else "{}"
 
 
-# A row that has not changed gives the same frozen value again: looking at all workloads each second stays cheap.
-@lru_cache(maxsize=2048)
-def _workload(row: tuple[Any, ...]) -> Workload:
+def _made(row: tuple[Any, ...]) -> Workload:
     (workload_id, tenant_id, name, _, spec, desired, state, reason, params, runtime, exit_code, created, updated) = row
     return Workload(
         id=workload_id,
@@ -188,3 +187,6 @@ def _workload(row: tuple[Any, ...]) -> Workload:
         created_us=created,
         updated_us=updated,
     )
+
+
+_workload = Unchanged(_made)

@@ -6,11 +6,11 @@ It stands before the rest of the application: what is refused here is refused in
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import uuid
 from typing import Final
 
-import structlog
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,7 +27,7 @@ from gpuyard.control.access_keys import USED_EVERY_US, StoredKeys
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 256 << 10
 MAX_PARAMETERS: Final = 2000
@@ -67,7 +67,7 @@ class Door:
         except _CallerLeftError:
             return
         except Exception as error:
-            log.exception("dialect_failed", request_id=request_id, exc_info=error)
+            log.exception("dialect_failed", exc_info=error, extra={"request_id": request_id})
             told = YardError("internal", reference=request_id)
             response = (dialect or _dialect(request)).refuse(told, request, request_id)
         response.headers["x-content-type-options"] = "nosniff"
@@ -98,7 +98,7 @@ class Door:
         try:
             self._keys.used(key_id, now_us)
         except YardError as error:
-            log.warning("key_use_not_noted", key=key_id, error=error.code)
+            log.warning("key_use_not_noted", extra={"key": key_id, "code": error.code})
 
 
 class _CallerLeftError(Exception):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 from collections.abc import Mapping
 from typing import Any
-
-import structlog
 
 from gpuyard.api.asking import Asking
 from gpuyard.api.dialects import nouns
@@ -20,7 +19,7 @@ from gpuyard.model.states import WorkloadState
 from gpuyard.model.workloads import Workload
 from gpuyard.store import workloads
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 Asked = dict[str, Any]
 MOST_LISTED = 100_000
@@ -77,7 +76,7 @@ def _launched(caller: Asking, call: Call, made: list[Workload]) -> Mapping[str, 
         region = call.claim.region or nouns.REGION
         return views.reservation(owner, made[0], [views.instance(w, region, n) for n, w in enumerate(made)])
     except Exception:
-        log.exception("launch_not_shown", request_id=call.request_id)
+        log.exception("launch_not_shown", extra={"request_id": call.request_id})
         pending = {"Code": 0, "Name": "pending"}
         rows = [{"InstanceId": nouns.outside(workload.id), "State": pending} for workload in made]
         return views.reservation(owner, made[0], rows)
