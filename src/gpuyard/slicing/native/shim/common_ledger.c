@@ -28,7 +28,7 @@ static bool is_ours(const void *mutex) {
     return ((const int *)mutex)[KIND_AT] == (ROBUST | SHARED);
 }
 
-bool gy_lock(void *mutex, uint64_t patience_ns) {
+static bool lock(void *mutex, uint64_t patience_ns) {
     if (UNLIKELY(!is_ours(mutex))) return false;
     int error = pthread_mutex_trylock(mutex);
     if (UNLIKELY(error == EBUSY && patience_ns)) { /* held for microseconds, unless its holder was stopped */
@@ -44,7 +44,7 @@ bool gy_lock(void *mutex, uint64_t patience_ns) {
     return error == 0;
 }
 
-void gy_unlock(void *mutex) { pthread_mutex_unlock(mutex); }
+
 
 /* The file is made, sized and given its mutex by whoever makes the slice; here it is only taken as it should be. */
 void *gy_map_shared(const char *path, size_t size, uint64_t magic, const char **why) {
@@ -117,7 +117,7 @@ static void reap(void) {
 static bool claim_slot(void) {
     uint32_t pid = (uint32_t)getpid();
     uint64_t started = start_time_of(pid);
-    if (started == 0 || !gy_lock(gy_ledger->mutex, PATIENCE_NS)) return false;
+    if (started == 0 || !lock(gy_ledger->mutex, PATIENCE_NS)) return false;
     reap();
     for (uint32_t i = 0; i < GY_LEDGER_SLOTS && mine == NULL; i++)
         if (gy_ledger->slots[i].pid == 0) mine = &gy_ledger->slots[i];
@@ -129,7 +129,7 @@ static bool claim_slot(void) {
         uint64_t high = (uint64_t)(mine - gy_ledger->slots) + 1;
         if (gy_ledger->slots_high < high) gy_ledger->slots_high = high;
     }
-    gy_unlock(gy_ledger->mutex);
+    pthread_mutex_unlock((pthread_mutex_t *)gy_ledger->mutex);
     return mine != NULL;
 }
 
@@ -151,7 +151,7 @@ void gy_ledger_after_fork(void) {
 
 bool gy_reserve(int card, uint64_t bytes) {
     uint64_t limit = gy_slice.cards[card].memory_bytes;
-    if (UNLIKELY(bytes > limit || mine == NULL || !gy_lock(gy_ledger->mutex, PATIENCE_NS))) return false;
+    if (UNLIKELY(bytes > limit || mine == NULL || !lock(gy_ledger->mutex, PATIENCE_NS))) return false;
     uint64_t sum = sum_of(card);
     if (UNLIKELY(sum > limit - bytes)) {
         reap();
@@ -164,7 +164,7 @@ bool gy_reserve(int card, uint64_t bytes) {
     } else {
         gy_ledger->refused[card]++;
     }
-    gy_unlock(gy_ledger->mutex);
+    pthread_mutex_unlock((pthread_mutex_t *)gy_ledger->mutex);
     return fits;
 }
 
@@ -174,27 +174,35 @@ void gy_release(int card, uint64_t bytes) {
 }
 
 /* Who asks how much is used sees what the dead held come back, at the latest a tenth of a second later. */
-uint64_t gy_used(int card) {
+static uint64_t used_of(int card) {
     static uint64_t looked;
     uint64_t now = gy_monotonic_ns();
-    if (now - looked > LOOK_NS && gy_lock(gy_ledger->mutex, 0)) {
+    if (now - looked > LOOK_NS && lock(gy_ledger->mutex, 0)) {
         looked = now;
         reap();
-        gy_unlock(gy_ledger->mutex);
+        pthread_mutex_unlock((pthread_mutex_t *)gy_ledger->mutex);
     }
     return sum_of(card);
 }
 
 void gy_exported(uint64_t hash) {
-    if (gy_was_exported(hash) || !gy_lock(gy_ledger->mutex, PATIENCE_NS)) return;
+    if (gy_was_exported(hash) || !lock(gy_ledger->mutex, PATIENCE_NS)) return;
     gy_ledger->exports[gy_ledger->exports_made++ % GY_EXPORTS] = hash;
-    gy_unlock(gy_ledger->mutex);
+    pthread_mutex_unlock((pthread_mutex_t *)gy_ledger->mutex);
 }
 
 bool gy_was_exported(uint64_t hash) {
-    if (!gy_lock(gy_ledger->mutex, PATIENCE_NS)) return false;
+    if (!lock(gy_ledger->mutex, PATIENCE_NS)) return false;
     bool found = false;
     for (uint32_t i = 0; i < GY_EXPORTS && !found; i++) found = gy_ledger->exports[i] == hash;
-    gy_unlock(gy_ledger->mutex);
+    pthread_mutex_unlock((pthread_mutex_t *)gy_ledger->mutex);
     return found;
+}
+
+/* What a slice sees of its card: free memory is never more than total, and neither is below zero. */
+void gy_mask(int card, size_t *total, size_t *free) {
+    uint64_t limit = gy_slice.cards[card].memory_bytes, used = used_of(card);
+    if (*total > limit) *total = limit;
+    uint64_t left = used < *total ? *total - used : 0;
+    if (*free > left) *free = left;
 }

@@ -3,7 +3,6 @@
  * device runs dry between launches every batch is a single launch, so that pauses are not taken for work. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <sched.h>
 #include <time.h>
 
 #include "cuda_shim.h"
@@ -50,13 +49,9 @@ static void sleep_really(uint64_t ns) {
     nanosleep(&t, NULL);
 }
 
-void gy_gate_contend(void) {
-    while (__atomic_test_and_set(&gy_gate_busy, __ATOMIC_ACQUIRE)) sched_yield();
-}
-
 /* Launches of the open batch that took the fast way are counted when somebody comes the slow way. */
 static void lock(void) {
-    gy_gate_lock();
+    gy_hold(&gy_gate_busy);
     if (open) ring[(next - 1) % RING].launches += most_open - gy_open_room;
     most_open = gy_open_room;
 }
@@ -67,7 +62,7 @@ static void unlock(void) {
     gy_open_room = most_open = may_go_on ? most - b->launches : 0;
     gy_open_stream[0] = gy_open_stream[1] = GY_NO_STREAM;
     if (may_go_on) gy_open_stream[b->lane[0].per_thread] = b->lane[0].stream;
-    gy_gate_unlock();
+    gy_let_go(&gy_gate_busy);
 }
 
 const char *gy_gate_open(void *driver) {
@@ -91,7 +86,7 @@ void gy_gate_after_fork(void) {
     gy_gate_forget();
     capturing = 0;
     gy_open_stream[0] = gy_open_stream[1] = GY_NO_STREAM;
-    gy_gate_unlock();
+    gy_let_go(&gy_gate_busy);
 }
 
 void gy_gate_forget(void) {
@@ -171,8 +166,7 @@ static void harvest(uint64_t now) {
 }
 
 static void record(CUevent event, const struct lane *lane) {
-    if (lane->per_thread) REAL(cuEventRecord_ptsz)(event, lane->stream);
-    else REAL(cuEventRecord)(event, lane->stream);
+    REAL_FOR(cuEventRecord, lane->per_thread)(event, lane->stream);
 }
 
 static bool has_events(struct batch *b, CUcontext context) {
@@ -266,10 +260,9 @@ static bool begin(CUcontext context, CUstream stream, bool per_thread) {
     return added;
 }
 
-static bool is_capturing(CUstream stream, bool per_thread) {
+bool gy_is_capturing(CUstream stream, bool per_thread) {
     int status = CAPTURE_NONE;
-    CUresult result = per_thread ? REAL(cuStreamIsCapturing_ptsz)(stream, &status) : REAL(cuStreamIsCapturing)(stream, &status);
-    return result == OK && status != CAPTURE_NONE;
+    return REAL_FOR(cuStreamIsCapturing, per_thread)(stream, &status) == OK && status != CAPTURE_NONE;
 }
 
 static bool pass(CUcontext context, CUstream stream, bool per_thread) {
@@ -294,7 +287,7 @@ bool gy_gate_enter(CUstream stream, bool per_thread) {
     if (same && b->context == context) return true;
     int mode = CAPTURE_RELAXED; /* our own calls must not invalidate a capture that is going on elsewhere */
     bool relaxed = capturing && REAL(cuThreadExchangeStreamCaptureMode)(&mode) == OK;
-    bool counted = !(capturing && is_capturing(stream, per_thread)) && pass(context, stream, per_thread);
+    bool counted = !(capturing && gy_is_capturing(stream, per_thread)) && pass(context, stream, per_thread);
     if (relaxed) REAL(cuThreadExchangeStreamCaptureMode)(&mode);
     if (!counted) unlock();
     return counted;

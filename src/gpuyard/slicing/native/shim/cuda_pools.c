@@ -9,7 +9,6 @@ enum { CHUNK = 32 << 20 }; /* the most by which a pool grows beyond what was ask
 bool gy_pools_used;
 static pthread_mutex_t growing = PTHREAD_MUTEX_INITIALIZER; /* one pool grows at a time, so that its growth is known */
 
-void gy_pools_after_fork(void);
 void gy_pools_after_fork(void) { pthread_mutex_init(&growing, NULL); }
 
 static uint64_t attribute(CUhandle pool, int which) {
@@ -17,26 +16,28 @@ static uint64_t attribute(CUhandle pool, int which) {
     return REAL(cuMemPoolGetAttribute)(pool, which, &value) == OK ? value : 0;
 }
 
+static uint64_t sum(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
+
 /* Sets what a pool is charged, and gives back or takes the difference. False where it cannot be taken. */
 static bool recharge(CUhandle pool, int card, uint64_t bytes) {
-    gy_blocks_lock();
+    gy_hold(&gy_blocks_busy);
     struct gy_block *known = gy_block_find((uint64_t)pool, GY_POOL);
     uint64_t before = known != NULL ? known->bytes : 0;
     bool granted = bytes <= before || gy_reserve(card, bytes - before);
     if (granted) {
         if (known != NULL) known->bytes = bytes;
-        else gy_pools_used = gy_block_put((struct gy_block){.key = (uint64_t)pool, .bytes = bytes, .card = (int16_t)card, .kind = GY_POOL});
+        else gy_pools_used = gy_block_put(&(struct gy_block){.key = (uint64_t)pool, .bytes = bytes, .card = (int16_t)card, .kind = GY_POOL});
         if (bytes < before) gy_release(card, before - bytes);
     }
-    gy_blocks_unlock();
+    gy_let_go(&gy_blocks_busy);
     return granted;
 }
 
 static uint64_t charged(CUhandle pool) {
-    gy_blocks_lock();
+    gy_hold(&gy_blocks_busy);
     struct gy_block *known = gy_block_find((uint64_t)pool, GY_POOL);
     uint64_t bytes = known != NULL ? known->bytes : 0;
-    gy_blocks_unlock();
+    gy_let_go(&gy_blocks_busy);
     return bytes;
 }
 
@@ -44,13 +45,13 @@ static void settle_locked(int card) {
     for (;;) {
         CUhandle pool = NULL;
         uint64_t now = 0;
-        gy_blocks_lock();
+        gy_hold(&gy_blocks_busy);
         for (struct gy_block *b = gy_block_next(NULL); b != NULL && pool == NULL; b = gy_block_next(b)) {
             if (b->kind != GY_POOL || b->card != card || b->references) continue; /* references: it is destroyed already */
             now = attribute((CUhandle)b->key, POOL_RESERVED);
             if (now < b->bytes) pool = (CUhandle)b->key;
         }
-        gy_blocks_unlock();
+        gy_let_go(&gy_blocks_busy);
         if (pool == NULL) return;
         recharge(pool, card, now);
     }
@@ -70,69 +71,33 @@ void gy_pool_settle(uint64_t pool, int card) {
     pthread_mutex_unlock(&growing);
 }
 
-/* Runs an allocation that may make the pool grow. */
-static CUresult allocate(CUdeviceptr *pointer, size_t bytes, CUhandle pool, int card, CUstream stream,
-                         CUresult (*real)(CUdeviceptr *, size_t, CUhandle, CUstream)) {
+/* Runs an allocation that may make the pool grow: of a pool that was named, or of the device's current one. */
+static CUresult allocate(CUdeviceptr *pointer, size_t bytes, CUhandle pool, int card, CUstream stream, bool named, bool per_thread) {
     pthread_mutex_lock(&growing);
-    uint64_t reserved = attribute(pool, POOL_RESERVED), known = charged(pool);
-    uint64_t growth = gy_round_up(bytes, CHUNK), wanted;
+    uint64_t reserved = attribute(pool, POOL_RESERVED), known = charged(pool), growth = gy_round_up(bytes, CHUNK);
     CUresult result = OUT_OF_MEMORY;
-    if (__builtin_add_overflow(reserved > known ? reserved : known, growth, &wanted)) wanted = UINT64_MAX;
-    bool granted = recharge(pool, card, wanted);
+    bool granted = recharge(pool, card, sum(reserved > known ? reserved : known, growth));
     if (!granted) {
         settle_locked(card);
-        reserved = attribute(pool, POOL_RESERVED);
-        granted = recharge(pool, card, __builtin_add_overflow(reserved, growth, &wanted) ? UINT64_MAX : wanted);
+        granted = recharge(pool, card, sum(attribute(pool, POOL_RESERVED), growth));
     }
     if (granted) {
-        result = real(pointer, bytes, pool, stream);
+        result = named ? REAL_FOR(cuMemAllocFromPoolAsync, per_thread)(pointer, bytes, pool, stream)
+                       : REAL_FOR(cuMemAllocAsync, per_thread)(pointer, bytes, stream);
         recharge(pool, card, attribute(pool, POOL_RESERVED));
     }
-    if (result == OK) {
+    if (result == OK)
         gy_block_keep(&(struct gy_block){.key = *pointer, .bytes = bytes, .owner = (uint64_t)pool, .card = (int16_t)card, .kind = GY_POOLED});
-    }
     pthread_mutex_unlock(&growing);
     return result;
 }
 
-static CUresult real_from_pool(CUdeviceptr *p, size_t n, CUhandle pool, CUstream s) {
-    return REAL(cuMemAllocFromPoolAsync)(p, n, pool, s);
-}
-static CUresult real_from_pool_ptsz(CUdeviceptr *p, size_t n, CUhandle pool, CUstream s) {
-    return REAL(cuMemAllocFromPoolAsync_ptsz)(p, n, pool, s);
-}
-static CUresult real_async(CUdeviceptr *p, size_t n, CUhandle pool, CUstream s) {
-    (void)pool;
-    return REAL(cuMemAllocAsync)(p, n, s);
-}
-static CUresult real_async_ptsz(CUdeviceptr *p, size_t n, CUhandle pool, CUstream s) {
-    (void)pool;
-    return REAL(cuMemAllocAsync_ptsz)(p, n, s);
-}
-
-static bool is_capturing(CUstream stream, bool per_thread) {
-    int status = CAPTURE_NONE;
-    CUresult result = per_thread ? REAL(cuStreamIsCapturing_ptsz)(stream, &status) : REAL(cuStreamIsCapturing)(stream, &status);
-    return result == OK && status != CAPTURE_NONE;
-}
-
-static CUresult from_current(CUdeviceptr *pointer, size_t bytes, CUstream stream, bool per_thread) {
-    CUdevice device;
-    CUhandle pool = NULL;
-    bool captured = is_capturing(stream, per_thread); /* it becomes a node of a graph, and is charged with that */
-    if (captured || REAL(cuCtxGetDevice)(&device) != OK || REAL(cuDeviceGetMemPool)(&pool, device) != OK)
-        return per_thread ? REAL(cuMemAllocAsync_ptsz)(pointer, bytes, stream) : REAL(cuMemAllocAsync)(pointer, bytes, stream);
-    int card = gy_card_of_device(device);
-    if (card < 0) return NOT_PERMITTED;
-    return allocate(pointer, bytes, pool, card, stream, per_thread ? real_async_ptsz : real_async);
-}
-
 /* The card that a pool lies on: noted when it was made, or it is the device's own. */
 static int card_of_pool(CUhandle pool) {
-    gy_blocks_lock();
+    gy_hold(&gy_blocks_busy);
     struct gy_block *known = gy_block_find((uint64_t)pool, GY_POOL);
     int card = known != NULL ? known->card : -1;
-    gy_blocks_unlock();
+    gy_let_go(&gy_blocks_busy);
     if (card >= 0) return card;
     for (card = 0; card < (int)gy_slice.card_count; card++) {
         CUhandle own = NULL;
@@ -142,60 +107,29 @@ static int card_of_pool(CUhandle pool) {
     return -1;
 }
 
-static CUresult from_pool(CUdeviceptr *pointer, size_t bytes, CUhandle pool, CUstream stream, bool per_thread) {
-    int card = card_of_pool(pool);
-    if (card < 0 || is_capturing(stream, per_thread)) /* host memory, a captured node, or no pool at all */
-        return per_thread ? REAL(cuMemAllocFromPoolAsync_ptsz)(pointer, bytes, pool, stream)
-                          : REAL(cuMemAllocFromPoolAsync)(pointer, bytes, pool, stream);
-    return allocate(pointer, bytes, pool, card, stream, per_thread ? real_from_pool_ptsz : real_from_pool);
-}
-
-EXPORT CUresult cuMemAllocAsync(CUdeviceptr *pointer, size_t bytes, CUstream stream) {
-    ENTER();
-    return from_current(pointer, bytes, stream, false);
-}
-
-EXPORT CUresult cuMemAllocAsync_ptsz(CUdeviceptr *pointer, size_t bytes, CUstream stream) {
-    ENTER();
-    return from_current(pointer, bytes, stream, true);
-}
-
-EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *pointer, size_t bytes, CUhandle pool, CUstream stream) {
-    ENTER();
-    return from_pool(pointer, bytes, pool, stream, false);
-}
-
-EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *pointer, size_t bytes, CUhandle pool, CUstream stream) {
-    ENTER();
-    return from_pool(pointer, bytes, pool, stream, true);
-}
-
-
-
-static CUresult free_async(CUdeviceptr pointer, CUstream stream, bool per_thread) {
-    struct gy_block block;
-    bool pooled = gy_block_take(pointer, GY_POOLED, &block);
-    bool plain = !pooled && gy_block_take(pointer, GY_PLAIN, &block);
-    CUresult result = per_thread ? REAL(cuMemFreeAsync_ptsz)(pointer, stream) : REAL(cuMemFreeAsync)(pointer, stream);
-    if (result != OK && (pooled || plain)) {
-        gy_block_keep(&block);
-    } else if (result == OK && plain) {
-        gy_release(block.card, block.bytes);
-    } else if (result == OK && pooled) {
-        gy_pool_settle(block.owner, block.card);
+/* What is captured becomes a node of a graph, and is charged with that. */
+#define FROM_CURRENT(name, per_thread, extra, parameters, ...)                                                        \
+    EXPORT CUresult name parameters {                                                                                 \
+        ENTER();                                                                                                      \
+        CUdevice device;                                                                                              \
+        CUhandle pool = NULL;                                                                                         \
+        if (gy_is_capturing(stream, per_thread) || REAL(cuCtxGetDevice)(&device) != OK ||                             \
+            REAL(cuDeviceGetMemPool)(&pool, device) != OK)                                                            \
+            return REAL(name)(__VA_ARGS__);                                                                           \
+        int card = gy_card_of_device(device);                                                                         \
+        return card < 0 ? NOT_PERMITTED : allocate(pointer, bytes, pool, card, stream, false, per_thread);            \
     }
-    return result;
-}
+GY_EACH_FROM_CURRENT(FROM_CURRENT)
 
-EXPORT CUresult cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {
-    ENTER();
-    return free_async(pointer, stream, false);
-}
-
-EXPORT CUresult cuMemFreeAsync_ptsz(CUdeviceptr pointer, CUstream stream) {
-    ENTER();
-    return free_async(pointer, stream, true);
-}
+#define FROM_POOL(name, per_thread, extra, parameters, ...)                                                           \
+    EXPORT CUresult name parameters {                                                                                 \
+        ENTER();                                                                                                      \
+        int card = card_of_pool(pool);                                                                                \
+        if (card < 0 || gy_is_capturing(stream, per_thread)) /* also host memory, or no pool at all */                \
+            return REAL(name)(__VA_ARGS__);                                                                           \
+        return allocate(pointer, bytes, pool, card, stream, true, per_thread);                                        \
+    }
+GY_EACH_FROM_POOL(FROM_POOL)
 
 EXPORT CUresult cuMemPoolCreate(CUhandle *pool, const struct gy_pool_props *props) {
     ENTER();

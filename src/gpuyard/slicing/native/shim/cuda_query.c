@@ -1,21 +1,16 @@
 /* What a program is told of its card: the slice. Free memory is never more than total, and neither is below zero. */
 #include "cuda_shim.h"
 
-static void mask(int card, size_t *free, size_t *total) {
-    gy_pools_settle(card);
-    uint64_t limit = gy_slice.cards[card].memory_bytes, used = gy_used(card);
-    if (*total > limit) *total = limit;
-    uint64_t left = used < *total ? *total - used : 0;
-    if (*free > left) *free = left;
-}
-
 EXPORT CUresult cuMemGetInfo_v2(size_t *free, size_t *total) {
     ENTER();
     size_t real_free = 0, real_total = 0;
     CUresult result = REAL(cuMemGetInfo_v2)(&real_free, &real_total);
     if (result != OK) return result;
     int card = gy_card_now();
-    if (card >= 0) mask(card, &real_free, &real_total);
+    if (card >= 0) {
+        gy_pools_settle(card);
+        gy_mask(card, &real_total, &real_free);
+    }
     if (free != NULL) *free = real_free;
     if (total != NULL) *total = real_total;
     return OK;
@@ -28,4 +23,3 @@ EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device) {
     if (card >= 0 && *bytes > gy_slice.cards[card].memory_bytes) *bytes = gy_slice.cards[card].memory_bytes;
     return result;
 }
-

@@ -10,6 +10,7 @@ typedef struct gy_opaque_ctx *CUcontext;
 typedef struct gy_opaque_stream *CUstream;
 typedef struct gy_opaque_event *CUevent;
 typedef void *CUhandle; /* arrays, pools, graphs, functions: only passed on */
+typedef unsigned long long CUmemory; /* CUmemGenericAllocationHandle */
 
 enum {
     OK = 0,
@@ -40,6 +41,9 @@ struct gy_pool_props { /* CUmemPoolProps */
 struct gy_array_descriptor { size_t width, height; int format; unsigned channels; };
 struct gy_array3d_descriptor { size_t width, height, depth; int format; unsigned channels, flags; };
 enum { ARRAY_SPARSE = 0x40, ARRAY_DEFERRED = 0x80 };
+
+struct gy_ipc_handle { uint8_t bytes[64]; };
+struct gy_launch_config { unsigned grid[3], block[3], shared; CUstream stream; };
 
 struct gy_mem_node { /* CUDA_MEM_ALLOC_NODE_PARAMS */
     struct gy_pool_props pool;
