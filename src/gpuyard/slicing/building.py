@@ -27,6 +27,7 @@ CARRIED: Final = NATIVE / "lib"
 GLIBC: Final = "2.17"  # manylinux2014: what the oldest CUDA images have
 _FLAGS: Final = (
     "-std=c11",
+    "-D_GNU_SOURCE",
     "-O2",
     "-fPIC",
     "-fvisibility=hidden",
@@ -114,15 +115,16 @@ def _build_target(target: Target, out: Path, generated: Path, compiler: Sequence
     own.mkdir()
     if target.folder == "shim":
         (own / "names.h").write_text(entry_points.table(names))
-        (own / "calls.h").write_text(entry_points.calls(target.api, entry_points.signatures(target.api)))
-        source = own / "trampolines.S"
-        source.write_text(_trampolines(names, machine))
+        signatures = entry_points.signatures(target.api)
+        (own / "calls.h").write_text(entry_points.calls(target.api, signatures))
+        (own / "hooks.c").write_text(entry_points.hooks(target.api, names, signatures))
+        (own / "trampolines.S").write_text(_trampolines(names, machine))
     else:
-        source = own / "stubs.c"
-        source.write_text(_stubs(target.api, names))
+        (own / "stubs.c").write_text(_stubs(target.api, names))
     common = "device" if target.folder == "emulator" else "common"
     folder = NATIVE / target.folder
-    sources = [*sorted(folder.glob(f"{target.api}*.c")), *sorted(folder.glob(f"{common}*.c")), source]
+    sources = [*sorted(folder.glob(f"{target.api}*.c")), *sorted(folder.glob(f"{common}*.c"))]
+    sources += sorted(own.glob("*.[cS]"))
     library = out / target.path
     library.parent.mkdir(exist_ok=True)
     subprocess.run(  # noqa: S603 - a compiler that was found on this machine, and files of this package

@@ -82,5 +82,20 @@ def calls(api: str, declared: Sequence[Signature]) -> str:
     return "\n".join([*lines, ""])
 
 
+def hooks(api: str, listed: Sequence[tuple[str, str]], declared: Sequence[Signature]) -> str:
+    """A source file: what programs call where a function is ours. None of ours is reached where the shim refused.
+
+    Launches have a way of their own, in `building`. Raises KeyError for a name that is ours and has no signature.
+    """
+    known = {each.name: each for each in declared}
+    lines = [f'#include "{api}_shim.h"']
+    for name, kind in listed:
+        if kind not in (*PASSED_ON, "launch"):
+            parameters, arguments = known[name].parameters, known[name].arguments
+            lines += [f"int gy_ours_{name}({parameters});"]
+            lines += [f"EXPORT int {name}({parameters}) {{ ENTER(); return gy_ours_{name}({arguments}); }}"]
+    return "\n".join([*lines, ""])
+
+
 def _each(what: str, rows: Sequence[str]) -> list[str]:
     return [f"#define GY_EACH_{what}(X) \\", *(f"    X({row}) \\" for row in rows), ""]

@@ -1,11 +1,5 @@
 /* The way in, of both libraries: finds the driver and fills the table behind the trampolines. Nothing happens before the
  * first call, so a program that never uses CUDA or NVML is not touched. */
-#include <dlfcn.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "names.h"
 #include "shim.h"
 

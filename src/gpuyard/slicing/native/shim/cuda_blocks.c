@@ -1,8 +1,4 @@
 /* What this process holds: an open-addressing table by handle, so that a free costs the same however much is held. */
-#include <sched.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "cuda_shim.h"
 
 char gy_blocks_busy;
@@ -15,18 +11,14 @@ void gy_contend(char *busy) {
 
 static size_t home_of(uint64_t key, unsigned kind) { return ((key ^ kind) * 0x9E3779B97F4A7C15u >> 20) & (room - 1); }
 
-static bool grow(void) {
-    size_t old_room = room;
-    struct gy_block *old = table, *fresh = calloc(room ? room * 2 : 256, sizeof *fresh);
+static __attribute__((noinline)) bool grow(void) {
+    struct gy_block *old = table, *end = table + room, *fresh = calloc(room ? room * 2 : 256, sizeof *fresh);
     if (fresh == NULL) return false;
     table = fresh;
     room = room ? room * 2 : 256;
-    for (size_t i = 0; i < old_room; i++) {
-        if (old[i].key == 0) continue;
-        size_t at = home_of(old[i].key, old[i].kind);
-        while (table[at].key) at = (at + 1) & (room - 1);
-        table[at] = old[i];
-    }
+    count = 0;
+    for (struct gy_block *block = old; block < end; block++)
+        if (block->key) gy_block_put(block);
     free(old);
     return true;
 }

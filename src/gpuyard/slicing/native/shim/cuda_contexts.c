@@ -1,14 +1,11 @@
 /* Contexts take memory of their own. It is charged before one is made, and what a context held is given back with it. */
-#include <pthread.h>
-
 #include "cuda_shim.h"
 
-static pthread_mutex_t primary_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct { unsigned users; CUcontext context; } primaries[GY_MAX_CARDS];
 
 void gy_contexts_after_fork(void) {
-    pthread_mutex_init(&primary_mutex, NULL);
-    for (uint32_t card = 0; card < GY_MAX_CARDS; card++) primaries[card].users = 0;
+    pthread_mutex_init(&gy_growing, NULL);
+    memset(primaries, 0, sizeof primaries);
 }
 
 static bool belongs_to(const struct gy_block *b, CUcontext context) {
@@ -39,34 +36,31 @@ static CUresult charge(CUdevice device, int *card) {
     return exists ? NOT_PERMITTED : OK; /* the driver says what is wrong with a device that does not exist */
 }
 
-#define CONTEXT(name, per_thread, extra, parameters, ...)                                         \
-    EXPORT CUresult name parameters {                                                             \
-        ENTER();                                                                                  \
-        int card;                                                                                 \
-        CUresult result = charge(device, &card);                                                  \
-        if (result != OK) return result;                                                          \
-        result = REAL(name)(__VA_ARGS__);                                                         \
+#define CONTEXT(name, per_thread, extra, parameters, ...)                                                                  \
+    OURS(name) parameters {                                                                                                \
+        int card;                                                                                                          \
+        CUresult result = charge(device, &card);                                                                           \
+        if (result != OK) return result;                                                                                   \
+        result = REAL(name)(__VA_ARGS__);                                                                                  \
         struct gy_block block = {.key = result == OK ? (uint64_t)*context : 0, .kind = GY_CONTEXT, .card = (int16_t)card}; \
-        if (card >= 0) block.bytes = gy_slice.cards[card].context_bytes;                          \
-        return gy_granted(result, &block, NULL);                                                   \
+        if (card >= 0) block.bytes = gy_slice.cards[card].context_bytes;                                                   \
+        return gy_granted(result, &block, NULL);                                                                           \
     }
 GY_EACH_CONTEXT(CONTEXT)
 
-#define DESTROY(name, per_thread, extra, parameters, ...)                                                            \
-    EXPORT CUresult name parameters {                                                                                \
-        ENTER();                                                                                                     \
-        struct gy_block block;                                                                                       \
-        CUresult result = REAL(name)(__VA_ARGS__);                                                                   \
-        if (result != OK) return result;                                                                             \
-        context_gone(context);                                                                                       \
-        if (gy_block_take((uint64_t)context, GY_CONTEXT, &block)) gy_release(block.card, block.bytes);               \
-        return OK;                                                                                                   \
+#define DESTROY(name, per_thread, extra, parameters, ...)                                              \
+    OURS(name) parameters {                                                                            \
+        struct gy_block block;                                                                         \
+        CUresult result = REAL(name)(__VA_ARGS__);                                                     \
+        if (result != OK) return result;                                                               \
+        context_gone(context);                                                                         \
+        if (gy_block_take((uint64_t)context, GY_CONTEXT, &block)) gy_release(block.card, block.bytes); \
+        return OK;                                                                                     \
     }
 GY_EACH_DESTROY(DESTROY)
 
-EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
-    ENTER();
-    pthread_mutex_lock(&primary_mutex);
+OURS(cuDevicePrimaryCtxRetain)(CUcontext *context, CUdevice device) {
+    pthread_mutex_lock(&gy_growing);
     int card = gy_card_of_device(device);
     CUresult result = card >= 0 && primaries[card].users ? OK : charge(device, &card);
     if (result == OK) {
@@ -78,29 +72,27 @@ EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
             gy_release(card, gy_slice.cards[card].context_bytes);
         }
     }
-    pthread_mutex_unlock(&primary_mutex);
+    pthread_mutex_unlock(&gy_growing);
     return result;
 }
 
 /* A reset takes what the context held; those who retained it still have it, and it stays charged. */
-#define PRIMARY(name, per_thread, is_reset, parameters, ...)                                                         \
-    EXPORT CUresult name parameters {                                                                                \
-        ENTER();                                                                                                     \
-        pthread_mutex_lock(&primary_mutex);                                                                          \
-        CUresult result = REAL(name)(__VA_ARGS__);                                                                   \
-        int card = gy_card_of_device(device);                                                                        \
-        if (result == OK && card >= 0 && primaries[card].users) {                                                    \
-            if (is_reset || --primaries[card].users == 0) context_gone(primaries[card].context);                     \
-            if (primaries[card].users == 0) gy_release(card, gy_slice.cards[card].context_bytes);                    \
-        }                                                                                                            \
-        pthread_mutex_unlock(&primary_mutex);                                                                        \
-        return result;                                                                                               \
+#define PRIMARY(name, per_thread, is_reset, parameters, ...)                                      \
+    OURS(name) parameters {                                                                       \
+        pthread_mutex_lock(&gy_growing);                                                          \
+        CUresult result = REAL(name)(__VA_ARGS__);                                                \
+        int card = gy_card_of_device(device);                                                     \
+        if (result == OK && card >= 0 && primaries[card].users) {                                 \
+            if (is_reset || --primaries[card].users == 0) context_gone(primaries[card].context);  \
+            if (primaries[card].users == 0) gy_release(card, gy_slice.cards[card].context_bytes); \
+        }                                                                                         \
+        pthread_mutex_unlock(&gy_growing);                                                        \
+        return result;                                                                            \
     }
 GY_EACH_PRIMARY(PRIMARY)
 
 /* The heap that kernels allocate from and the buffer that they print to are device memory of the context. */
-EXPORT CUresult cuCtxSetLimit(int limit, size_t value) {
-    ENTER();
+OURS(cuCtxSetLimit)(int limit, size_t value) {
     CUcontext context = NULL;
     int card = gy_card_now();
     if ((limit != LIMIT_MALLOC_HEAP && limit != LIMIT_PRINTF_FIFO) || card < 0 || REAL(cuCtxGetCurrent)(&context) != OK)

@@ -1,11 +1,8 @@
 /* What is particular to CUDA's way in: cuGetProcAddress is answered with our own functions where we have one. */
-#include <pthread.h>
-#include <string.h>
-
 #include "cuda_shim.h"
 
-#define OURS(name) {I_##name, (void *)name},
-static const struct { int index; void *hook; } hooks[] = {GY_EACH_HOOK(OURS)};
+#define HOOK(name) {I_##name, (void *)name},
+static const struct { int index; void *hook; } hooks[] = {GY_EACH_HOOK(HOOK)};
 enum { HOOKS = sizeof hooks / sizeof hooks[0] };
 
 /* Real address -> our function, for the answers of cuGetProcAddress. A power of two, at most half full. */
@@ -22,7 +19,6 @@ static void after_fork(void) {
     gy_blocks_after_fork();
     gy_gate_after_fork();
     gy_contexts_after_fork();
-    gy_pools_after_fork();
     gy_ledger_after_fork();
 }
 
@@ -69,19 +65,17 @@ static CUresult ours_instead(const char *symbol, void **function) {
     return guarded ? NOT_FOUND : OK;
 }
 
-EXPORT CUresult cuGetProcAddress(const char *symbol, void **function, int version, uint64_t flags) {
-    ENTER();
+OURS(cuGetProcAddress)(const char *symbol, void **function, int version, uint64_t flags) {
     CUresult result = REAL(cuGetProcAddress)(symbol, function, version, flags);
     return result == OK ? ours_instead(symbol, function) : result;
 }
 
-#define ADDRESS(name, per_thread, extra, parameters, ...)                                \
-    EXPORT CUresult name parameters {                                                    \
-        enum { SYMBOL_NOT_FOUND = 1 };                                                   \
-        ENTER();                                                                         \
-        CUresult result = REAL(name)(__VA_ARGS__);                                       \
-        if (result != OK || ours_instead(symbol, function) == OK) return result;         \
-        if (status != NULL) *status = SYMBOL_NOT_FOUND;                                  \
-        return NOT_FOUND;                                                                \
+#define ADDRESS(name, per_thread, extra, parameters, ...)                        \
+    OURS(name) parameters {                                                      \
+        enum { SYMBOL_NOT_FOUND = 1 };                                           \
+        CUresult result = REAL(name)(__VA_ARGS__);                               \
+        if (result != OK || ours_instead(symbol, function) == OK) return result; \
+        if (status != NULL) *status = SYMBOL_NOT_FOUND;                          \
+        return NOT_FOUND;                                                        \
     }
 GY_EACH_ADDRESS(ADDRESS)

@@ -1,7 +1,5 @@
 /* Memory that graphs allocate: what all nodes of a graph want is reserved when it is made ready to run, and what the driver
  * keeps for graphs afterwards stays charged until it is trimmed. */
-#include <stdlib.h>
-
 #include "cuda_shim.h"
 
 static uint64_t wanted_by(CUhandle graph, int depth, CUdevice *device) {
@@ -25,23 +23,21 @@ static uint64_t wanted_by(CUhandle graph, int depth, CUdevice *device) {
     return bytes;
 }
 
-#define INSTANTIATE(name, per_thread, extra, parameters, ...)                                                           \
-    EXPORT CUresult name parameters {                                                                                   \
-        ENTER();                                                                                                        \
-        CUdevice device = -1;                                                                                           \
-        struct gy_block block = {.bytes = wanted_by(graph, 0, &device), .card = -1, .kind = GY_GRAPH};                  \
-        if (block.bytes) block.card = (int16_t)gy_card_of_device(device);                                               \
-        CUresult result = block.bytes ? gy_grant(block.card, block.bytes) : OK;                                         \
-        if (result != OK) return result;                                                                                \
-        result = REAL(name)(__VA_ARGS__);                                                                               \
-        if (result == OK) block.key = (uint64_t)*exec;                                                                  \
-        return gy_granted(result, &block, NULL);                                                                         \
+#define INSTANTIATE(name, per_thread, extra, parameters, ...)                                          \
+    OURS(name) parameters {                                                                            \
+        CUdevice device = -1;                                                                          \
+        struct gy_block block = {.bytes = wanted_by(graph, 0, &device), .card = -1, .kind = GY_GRAPH}; \
+        if (block.bytes) block.card = (int16_t)gy_card_of_device(device);                              \
+        CUresult result = block.bytes ? gy_grant(block.card, block.bytes) : OK;                        \
+        if (result != OK) return result;                                                               \
+        result = REAL(name)(__VA_ARGS__);                                                              \
+        if (result == OK) block.key = (uint64_t)*exec;                                                 \
+        return gy_granted(result, &block, NULL);                                                       \
     }
 GY_EACH_INSTANTIATE(INSTANTIATE)
 
 /* The driver keeps a destroyed graph's memory for the next one: it is asked to let go, and what it still keeps is charged. */
-EXPORT CUresult cuGraphExecDestroy(CUhandle exec) {
-    ENTER();
+OURS(cuGraphExecDestroy)(CUhandle exec) {
     struct gy_block block;
     bool known = gy_block_take((uint64_t)exec, GY_GRAPH, &block);
     CUresult result = REAL(cuGraphExecDestroy)(exec);

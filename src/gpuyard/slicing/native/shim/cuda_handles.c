@@ -1,11 +1,12 @@
 /* Virtual memory management: physical memory is a handle, and lives until it is released and unmapped everywhere. */
 #include "cuda_shim.h"
 
-static void remember(CUmemory handle, int card, uint64_t bytes) {
+/* One reference more to a known handle, or one that is known from now on. */
+static void remember(CUmemory handle, const struct gy_block *fresh) {
     gy_hold(&gy_blocks_busy);
     struct gy_block *known = gy_block_find(handle, GY_HANDLE);
     if (known != NULL) known->references++;
-    else gy_block_put(&(struct gy_block){.key = handle, .bytes = bytes, .card = (int16_t)card, .kind = GY_HANDLE, .references = 1});
+    else if (fresh != NULL) gy_block_put(fresh);
     gy_let_go(&gy_blocks_busy);
 }
 
@@ -22,70 +23,53 @@ static void forget(CUmemory handle) {
     if (gone.card >= 0) gy_release(gone.card, gone.bytes);
 }
 
-EXPORT CUresult cuMemCreate(CUmemory *handle, size_t bytes, const struct gy_allocation_prop *prop, unsigned long long flags) {
-    ENTER();
+OURS(cuMemCreate)(CUmemory *handle, size_t bytes, const struct gy_allocation_prop *prop, unsigned long long flags) {
     if (prop == NULL || prop->location.type != LOCATION_DEVICE) return REAL(cuMemCreate)(handle, bytes, prop, flags);
     int card = gy_card_of_device(prop->location.id);
     CUresult result = gy_grant(card, bytes);
     if (result != OK) return result;
     result = REAL(cuMemCreate)(handle, bytes, prop, flags);
-    if (result == OK) remember(*handle, card, bytes);
-    else gy_release(card, bytes);
-    return result;
+    struct gy_block block = {.key = result == OK ? *handle : 0, .bytes = bytes, .card = (int16_t)card, .kind = GY_HANDLE, .references = 1};
+    return gy_granted(result, &block, NULL);
 }
 
-EXPORT CUresult cuMemRelease(CUmemory handle) {
-    ENTER();
+OURS(cuMemRelease)(CUmemory handle) {
     CUresult result = REAL(cuMemRelease)(handle);
     if (result == OK) forget(handle);
     return result;
 }
 
-EXPORT CUresult cuMemRetainAllocationHandle(CUmemory *handle, void *address) {
-    ENTER();
+OURS(cuMemRetainAllocationHandle)(CUmemory *handle, void *address) {
     CUresult result = REAL(cuMemRetainAllocationHandle)(handle, address);
-    if (result != OK) return result;
-    gy_hold(&gy_blocks_busy);
-    struct gy_block *known = gy_block_find(*handle, GY_HANDLE);
-    if (known != NULL) known->references++;
-    gy_let_go(&gy_blocks_busy);
-    return OK;
+    if (result == OK) remember(*handle, NULL);
+    return result;
 }
 
 /* Memory that came from another process has no size until it is mapped. It is charged again there, because nothing tells
  * whether the process that made it still holds it: its name alone is kept now. */
-EXPORT CUresult cuMemImportFromShareableHandle(CUmemory *handle, void *os_handle, int type) {
-    ENTER();
+OURS(cuMemImportFromShareableHandle)(CUmemory *handle, void *os_handle, int type) {
     CUresult result = REAL(cuMemImportFromShareableHandle)(handle, os_handle, type);
-    if (result == OK) remember(*handle, -1, 0);
+    if (result == OK) remember(*handle, &(struct gy_block){.key = *handle, .card = -1, .kind = GY_HANDLE, .references = 1});
     return result;
 }
 
 /* Charges an imported handle the first time that it is mapped. */
 static CUresult charge_import(CUmemory handle, size_t bytes) {
+    CUresult result = OK;
     gy_hold(&gy_blocks_busy);
     struct gy_block *known = gy_block_find(handle, GY_HANDLE);
-    bool is_new = known != NULL && known->card < 0;
-    gy_let_go(&gy_blocks_busy);
-    if (!is_new) return OK;
-    int card = gy_card_now();
-    CUresult result = gy_grant(card, bytes);
-    if (result != OK) return result;
-    gy_hold(&gy_blocks_busy);
-    known = gy_block_find(handle, GY_HANDLE);
-    if (known != NULL) {
-        known->card = (int16_t)card;
-        known->bytes = bytes;
+    if (known != NULL && known->card < 0) {
+        int card = gy_card_now();
+        result = card < 0 ? NOT_PERMITTED : gy_reserve(card, bytes) ? OK : OUT_OF_MEMORY;
+        if (result == OK) known->card = (int16_t)card, known->bytes = bytes;
     }
     gy_let_go(&gy_blocks_busy);
-    return OK;
+    return result;
 }
 
-EXPORT CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemory handle, unsigned long long flags) {
-    ENTER();
+OURS(cuMemMap)(CUdeviceptr address, size_t bytes, size_t offset, CUmemory handle, unsigned long long flags) {
     CUresult result = charge_import(handle, bytes);
-    if (result != OK) return result;
-    result = REAL(cuMemMap)(address, bytes, offset, handle, flags);
+    if (result == OK) result = REAL(cuMemMap)(address, bytes, offset, handle, flags);
     if (result != OK) return result;
     gy_hold(&gy_blocks_busy);
     struct gy_block *known = gy_block_find(handle, GY_HANDLE);
@@ -113,8 +97,7 @@ static CUmemory take_mapping(CUdeviceptr address, size_t bytes, size_t *span) {
     return handle;
 }
 
-EXPORT CUresult cuMemUnmap(CUdeviceptr address, size_t bytes) {
-    ENTER();
+OURS(cuMemUnmap)(CUdeviceptr address, size_t bytes) {
     CUresult result = REAL(cuMemUnmap)(address, bytes);
     if (result != OK) return result;
     size_t left = bytes, span = 0;

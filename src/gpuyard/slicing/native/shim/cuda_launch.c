@@ -10,7 +10,7 @@
         bool fast = gy_gate_fast(on_stream, per_thread);                                                  \
         if (!fast && !(gy_gated && gy_gate_enter(on_stream, per_thread))) return REAL(name)(__VA_ARGS__); \
         CUresult result = REAL(name)(__VA_ARGS__);                                                        \
-        if (fast) gy_let_go(&gy_gate_busy);                                                                       \
+        if (fast) gy_let_go(&gy_gate_busy);                                                               \
         else gy_gate_left();                                                                              \
         return result;                                                                                    \
     }
@@ -33,13 +33,13 @@ GATED(cuLaunchCooperativeKernelMultiDevice)(void *launches, unsigned count, unsi
 GY_EACH_SYNCHRONIZE(SYNCHRONIZE)
 
 /* While a stream is captured nothing may be recorded into it or waited for: the batch before it is closed first. */
-#define CAPTURE(name, parameters, before, after, ...)       \
-    GATED(name) parameters {                                \
-        ENTER();                                            \
-        if (gy_gated && (before)) gy_gate_capture(before);  \
-        CUresult result = REAL(name)(__VA_ARGS__);          \
-        if (gy_gated && (after)) gy_gate_capture(after);    \
-        return result;                                      \
+#define CAPTURE(name, parameters, before, after, ...)      \
+    GATED(name) parameters {                               \
+        ENTER();                                           \
+        if (gy_gated && (before)) gy_gate_capture(before); \
+        CUresult result = REAL(name)(__VA_ARGS__);         \
+        if (gy_gated && (after)) gy_gate_capture(after);   \
+        return result;                                     \
     }
 #define BEGIN_CAPTURE(name, per_thread, extra, parameters, ...) CAPTURE(name, parameters, +1, result == OK ? 0 : -1, __VA_ARGS__)
 #define END_CAPTURE(name, per_thread, extra, parameters, ...) CAPTURE(name, parameters, 0, -1, __VA_ARGS__)

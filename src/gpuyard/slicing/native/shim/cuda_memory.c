@@ -14,8 +14,8 @@ static CUresult reserve(int *card, uint64_t bytes) {
     CUdevice device;
     *card = -1;
     if (bytes == 0 || REAL(cuCtxGetDevice)(&device) != OK) return OK;
-    *card = gy_card_of_device(device);
-    return gy_grant(*card, bytes);
+    int found = *card = gy_card_of_device(device);
+    return gy_grant(found, bytes);
 }
 
 static CUresult keep(CUresult result, enum gy_kind kind, int card, uint64_t bytes, uint64_t key, CUresult (*undo)(uint64_t)) {
@@ -28,39 +28,34 @@ static CUresult free_memory(uint64_t pointer) { return REAL(cuMemFree_v2)(pointe
 static CUresult free_array(uint64_t array) { return REAL(cuArrayDestroy)((CUhandle)array); }
 static CUresult free_mipmaps(uint64_t array) { return REAL(cuMipmappedArrayDestroy)((CUhandle)array); }
 
-#define ALLOCATE(kind, size, made, undo, call)            \
-    ENTER();                                              \
-    int card;                                             \
-    uint64_t charged = size;                              \
-    CUresult result = reserve(&card, charged);            \
-    if (result != OK) return result;                      \
-    result = call;                                        \
+#define ALLOCATE(kind, size, made, undo, call) \
+    int card;                                  \
+    uint64_t charged = size;                   \
+    CUresult result = reserve(&card, charged); \
+    if (result != OK) return result;           \
+    result = call;                             \
     return keep(result, kind, card, charged, result == OK ? (uint64_t)*(made) : 0, undo)
 
-EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *pointer, size_t bytes) {
+OURS(cuMemAlloc_v2)(CUdeviceptr *pointer, size_t bytes) {
     ALLOCATE(GY_PLAIN, gy_round_up(bytes, GRAIN), pointer, free_memory, REAL(cuMemAlloc_v2)(pointer, bytes));
 }
 
-EXPORT CUresult cuMemAllocManaged(CUdeviceptr *pointer, size_t bytes, unsigned flags) {
+OURS(cuMemAllocManaged)(CUdeviceptr *pointer, size_t bytes, unsigned flags) {
     ALLOCATE(GY_PLAIN, gy_round_up(bytes, GRAIN), pointer, free_memory, REAL(cuMemAllocManaged)(pointer, bytes, flags));
 }
 
 /* The driver chooses the pitch: what it is likely to be is reserved first, and the rest when it is known. */
-EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *pointer, size_t *pitch, size_t width, size_t height, unsigned element) {
-    ENTER();
+OURS(cuMemAllocPitch_v2)(CUdeviceptr *pointer, size_t *pitch, size_t width, size_t height, unsigned element) {
     int card;
-    uint64_t row = gy_round_up(width, GRAIN), guess;
-    if (__builtin_mul_overflow(row, (uint64_t)height, &guess)) return OUT_OF_MEMORY;
-    CUresult result = reserve(&card, guess);
+    uint64_t row = gy_round_up(width, GRAIN), charged, whole;
+    if (__builtin_mul_overflow(row, (uint64_t)height, &charged)) return OUT_OF_MEMORY;
+    CUresult result = reserve(&card, charged);
     if (result != OK) return result;
     result = REAL(cuMemAllocPitch_v2)(pointer, pitch, width, height, element);
-    uint64_t charged = guess;
     if (result == OK && card >= 0 && *pitch > row) {
-        if (__builtin_mul_overflow((uint64_t)*pitch, (uint64_t)height, &charged) || !gy_reserve(card, charged - guess)) {
-            free_memory(*pointer);
-            charged = guess;
-            result = OUT_OF_MEMORY;
-        }
+        bool fits = !__builtin_mul_overflow((uint64_t)*pitch, (uint64_t)height, &whole) && gy_reserve(card, whole - charged);
+        if (fits) charged = whole;
+        else free_memory(*pointer), result = OUT_OF_MEMORY;
     }
     return keep(result, GY_PLAIN, card, charged, result == OK ? *pointer : 0, free_memory);
 }
@@ -77,12 +72,11 @@ static CUresult freed(CUresult result, bool known, const struct gy_block *block)
     return result;
 }
 
-#define FREE(name, per_thread, kind, parameters, ...)                                    \
-    EXPORT CUresult name parameters {                                                    \
-        ENTER();                                                                         \
-        struct gy_block block;                                                           \
-        bool known = take((uint64_t)HANDLE_OF(__VA_ARGS__, ), kind, &block);             \
-        return freed(REAL(name)(__VA_ARGS__), known, &block);                            \
+#define FREE(name, per_thread, kind, parameters, ...)                        \
+    OURS(name) parameters {                                                  \
+        struct gy_block block;                                               \
+        bool known = take((uint64_t)HANDLE_OF(__VA_ARGS__, ), kind, &block); \
+        return freed(REAL(name)(__VA_ARGS__), known, &block);                \
     }
 #define HANDLE_OF(first, ...) first
 GY_EACH_FREE(FREE)
@@ -110,32 +104,30 @@ static uint64_t array_bytes(const struct gy_array3d_descriptor *d, unsigned leve
     return gy_round_up(total, GRAIN);
 }
 
-EXPORT CUresult cuArray3DCreate_v2(CUhandle *array, const struct gy_array3d_descriptor *descriptor) {
+OURS(cuArray3DCreate_v2)(CUhandle *array, const struct gy_array3d_descriptor *descriptor) {
     ALLOCATE(GY_ARRAY, array_bytes(descriptor, 1), array, free_array, REAL(cuArray3DCreate_v2)(array, descriptor));
 }
 
-EXPORT CUresult cuArrayCreate_v2(CUhandle *array, const struct gy_array_descriptor *d) {
+OURS(cuArrayCreate_v2)(CUhandle *array, const struct gy_array_descriptor *d) {
     struct gy_array3d_descriptor full = {0};
     if (d != NULL) full = (struct gy_array3d_descriptor){d->width, d->height, 0, d->format, d->channels, 0};
     ALLOCATE(GY_ARRAY, array_bytes(d ? &full : NULL, 1), array, free_array, REAL(cuArrayCreate_v2)(array, d));
 }
 
-EXPORT CUresult cuMipmappedArrayCreate(CUhandle *array, const struct gy_array3d_descriptor *descriptor, unsigned levels) {
+OURS(cuMipmappedArrayCreate)(CUhandle *array, const struct gy_array3d_descriptor *descriptor, unsigned levels) {
     ALLOCATE(GY_ARRAY, array_bytes(descriptor, levels), array, free_mipmaps, REAL(cuMipmappedArrayCreate)(array, descriptor, levels));
 }
 
 /* Memory of another process is opened only where a process of this slice gave it out; it is charged to the one that did. */
-EXPORT CUresult cuIpcGetMemHandle(struct gy_ipc_handle *handle, CUdeviceptr pointer) {
-    ENTER();
+OURS(cuIpcGetMemHandle)(struct gy_ipc_handle *handle, CUdeviceptr pointer) {
     CUresult result = REAL(cuIpcGetMemHandle)(handle, pointer);
-    if (result == OK) gy_exported(gy_fnv(handle, sizeof *handle));
+    if (result == OK) gy_was_exported(gy_fnv(handle, sizeof *handle), true);
     return result;
 }
 
-#define IPC(name, per_thread, extra, parameters, ...)                                \
-    EXPORT CUresult name parameters {                                                \
-        ENTER();                                                                     \
-        if (!gy_was_exported(gy_fnv(&handle, sizeof handle))) return NOT_PERMITTED;  \
-        return REAL(name)(__VA_ARGS__);                                              \
+#define IPC(name, per_thread, extra, parameters, ...)                                      \
+    OURS(name) parameters {                                                                \
+        if (!gy_was_exported(gy_fnv(&handle, sizeof handle), false)) return NOT_PERMITTED; \
+        return REAL(name)(__VA_ARGS__);                                                    \
     }
 GY_EACH_IPC(IPC)

@@ -1,28 +1,25 @@
 /* Memory pools and graphs: the driver takes memory in chunks and keeps it, so what is reserved counts, not what is in use.
  * A chunk is reserved in the ledger before the driver may take one, and what it did not take is given back at once. */
-#include <pthread.h>
-
 #include "cuda_shim.h"
 
 enum { CHUNK = 32 << 20 }; /* the most by which a pool grows beyond what was asked for */
 
 bool gy_pools_used;
-static pthread_mutex_t growing = PTHREAD_MUTEX_INITIALIZER; /* one pool grows at a time, so that its growth is known */
-
-void gy_pools_after_fork(void) { pthread_mutex_init(&growing, NULL); }
+pthread_mutex_t gy_growing = PTHREAD_MUTEX_INITIALIZER; /* one pool grows at a time, so that its growth is known */
 
 static uint64_t attribute(CUhandle pool, int which) {
     uint64_t value = 0;
     return REAL(cuMemPoolGetAttribute)(pool, which, &value) == OK ? value : 0;
 }
 
-static uint64_t sum(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
-
-/* Sets what a pool is charged, and gives back or takes the difference. False where it cannot be taken. */
-static bool recharge(CUhandle pool, int card, uint64_t bytes) {
+/* Sets what a pool is charged, and gives back or takes the difference: to `bytes`, and for growth to so many more than is
+ * charged, where that is more. False where it cannot be taken. */
+static bool recharge(CUhandle pool, int card, uint64_t bytes, uint64_t growth) {
     gy_hold(&gy_blocks_busy);
     struct gy_block *known = gy_block_find((uint64_t)pool, GY_POOL);
     uint64_t before = known != NULL ? known->bytes : 0;
+    if (growth && bytes < before) bytes = before;
+    bytes = bytes > UINT64_MAX - growth ? UINT64_MAX : bytes + growth;
     bool granted = bytes <= before || gy_reserve(card, bytes - before);
     if (granted) {
         if (known != NULL) known->bytes = bytes;
@@ -33,62 +30,52 @@ static bool recharge(CUhandle pool, int card, uint64_t bytes) {
     return granted;
 }
 
-static uint64_t charged(CUhandle pool) {
-    gy_hold(&gy_blocks_busy);
-    struct gy_block *known = gy_block_find((uint64_t)pool, GY_POOL);
-    uint64_t bytes = known != NULL ? known->bytes : 0;
-    gy_let_go(&gy_blocks_busy);
-    return bytes;
-}
-
 static void settle_locked(int card) {
-    for (;;) {
-        CUhandle pool = NULL;
-        uint64_t now = 0;
+    CUhandle pool;
+    uint64_t now = 0;
+    do {
+        pool = NULL;
         gy_hold(&gy_blocks_busy);
-        for (struct gy_block *b = gy_block_next(NULL); b != NULL && pool == NULL; b = gy_block_next(b)) {
-            if (b->kind != GY_POOL || b->card != card || b->references) continue; /* references: it is destroyed already */
-            now = attribute((CUhandle)b->key, POOL_RESERVED);
-            if (now < b->bytes) pool = (CUhandle)b->key;
-        }
+        for (struct gy_block *b = gy_block_next(NULL); b != NULL && pool == NULL; b = gy_block_next(b))
+            if (b->kind == GY_POOL && b->card == card && (now = attribute((CUhandle)b->key, POOL_RESERVED)) < b->bytes) pool = (CUhandle)b->key;
         gy_let_go(&gy_blocks_busy);
-        if (pool == NULL) return;
-        recharge(pool, card, now);
-    }
+    } while (pool != NULL && recharge(pool, card, now, 0));
 }
 
 void gy_pools_settle(int card) {
     if (!gy_pools_used) return;
-    pthread_mutex_lock(&growing);
+    pthread_mutex_lock(&gy_growing);
     settle_locked(card);
-    pthread_mutex_unlock(&growing);
+    pthread_mutex_unlock(&gy_growing);
 }
 
 void gy_pool_settle(uint64_t pool, int card) {
-    pthread_mutex_lock(&growing);
-    uint64_t now = attribute((CUhandle)pool, POOL_RESERVED);
-    if (now < charged((CUhandle)pool)) recharge((CUhandle)pool, card, now);
-    pthread_mutex_unlock(&growing);
+    pthread_mutex_lock(&gy_growing);
+    gy_hold(&gy_blocks_busy);
+    bool known = gy_block_find(pool, GY_POOL) != NULL; /* else it was destroyed meanwhile */
+    gy_let_go(&gy_blocks_busy);
+    if (known) recharge((CUhandle)pool, card, attribute((CUhandle)pool, POOL_RESERVED), 0);
+    pthread_mutex_unlock(&gy_growing);
 }
 
 /* Runs an allocation that may make the pool grow: of a pool that was named, or of the device's current one. */
 static CUresult allocate(CUdeviceptr *pointer, size_t bytes, CUhandle pool, int card, CUstream stream, bool named, bool per_thread) {
-    pthread_mutex_lock(&growing);
-    uint64_t reserved = attribute(pool, POOL_RESERVED), known = charged(pool), growth = gy_round_up(bytes, CHUNK);
+    pthread_mutex_lock(&gy_growing);
+    uint64_t growth = gy_round_up(bytes, CHUNK);
     CUresult result = OUT_OF_MEMORY;
-    bool granted = recharge(pool, card, sum(reserved > known ? reserved : known, growth));
+    bool granted = recharge(pool, card, attribute(pool, POOL_RESERVED), growth);
     if (!granted) {
         settle_locked(card);
-        granted = recharge(pool, card, sum(attribute(pool, POOL_RESERVED), growth));
+        granted = recharge(pool, card, attribute(pool, POOL_RESERVED), growth);
     }
     if (granted) {
         result = named ? REAL_FOR(cuMemAllocFromPoolAsync, per_thread)(pointer, bytes, pool, stream)
                        : REAL_FOR(cuMemAllocAsync, per_thread)(pointer, bytes, stream);
-        recharge(pool, card, attribute(pool, POOL_RESERVED));
+        recharge(pool, card, attribute(pool, POOL_RESERVED), 0);
     }
     if (result == OK)
         gy_block_keep(&(struct gy_block){.key = *pointer, .bytes = bytes, .owner = (uint64_t)pool, .card = (int16_t)card, .kind = GY_POOLED});
-    pthread_mutex_unlock(&growing);
+    pthread_mutex_unlock(&gy_growing);
     return result;
 }
 
@@ -108,56 +95,48 @@ static int card_of_pool(CUhandle pool) {
 }
 
 /* What is captured becomes a node of a graph, and is charged with that. */
-#define FROM_CURRENT(name, per_thread, extra, parameters, ...)                                                        \
-    EXPORT CUresult name parameters {                                                                                 \
-        ENTER();                                                                                                      \
-        CUdevice device;                                                                                              \
-        CUhandle pool = NULL;                                                                                         \
-        if (gy_is_capturing(stream, per_thread) || REAL(cuCtxGetDevice)(&device) != OK ||                             \
-            REAL(cuDeviceGetMemPool)(&pool, device) != OK)                                                            \
-            return REAL(name)(__VA_ARGS__);                                                                           \
-        int card = gy_card_of_device(device);                                                                         \
-        return card < 0 ? NOT_PERMITTED : allocate(pointer, bytes, pool, card, stream, false, per_thread);            \
+#define FROM_CURRENT(name, per_thread, extra, parameters, ...)                                             \
+    OURS(name) parameters {                                                                                \
+        CUdevice device;                                                                                   \
+        CUhandle pool = NULL;                                                                              \
+        if (gy_is_capturing(stream, per_thread) || REAL(cuCtxGetDevice)(&device) != OK ||                  \
+            REAL(cuDeviceGetMemPool)(&pool, device) != OK)                                                 \
+            return REAL(name)(__VA_ARGS__);                                                                \
+        int card = gy_card_of_device(device);                                                              \
+        return card < 0 ? NOT_PERMITTED : allocate(pointer, bytes, pool, card, stream, false, per_thread); \
     }
 GY_EACH_FROM_CURRENT(FROM_CURRENT)
 
-#define FROM_POOL(name, per_thread, extra, parameters, ...)                                                           \
-    EXPORT CUresult name parameters {                                                                                 \
-        ENTER();                                                                                                      \
-        int card = card_of_pool(pool);                                                                                \
-        if (card < 0 || gy_is_capturing(stream, per_thread)) /* also host memory, or no pool at all */                \
-            return REAL(name)(__VA_ARGS__);                                                                           \
-        return allocate(pointer, bytes, pool, card, stream, true, per_thread);                                        \
+#define FROM_POOL(name, per_thread, extra, parameters, ...)                                            \
+    OURS(name) parameters {                                                                            \
+        int card = card_of_pool(pool);                                                                 \
+        if (card < 0 || gy_is_capturing(stream, per_thread)) /* also host memory, or no pool at all */ \
+            return REAL(name)(__VA_ARGS__);                                                            \
+        return allocate(pointer, bytes, pool, card, stream, true, per_thread);                         \
     }
 GY_EACH_FROM_POOL(FROM_POOL)
 
-EXPORT CUresult cuMemPoolCreate(CUhandle *pool, const struct gy_pool_props *props) {
-    ENTER();
-    int card = -1;
-    if (props != NULL && props->location.type == LOCATION_DEVICE) {
-        card = gy_card_of_device(props->location.id);
-        if (card < 0) return NOT_PERMITTED;
-    }
-    CUresult result = REAL(cuMemPoolCreate)(pool, props);
-    if (result == OK && card >= 0) recharge(*pool, card, attribute(*pool, POOL_RESERVED));
+OURS(cuMemPoolCreate)(CUhandle *pool, const struct gy_pool_props *props) {
+    bool is_ours = props != NULL && props->location.type == LOCATION_DEVICE;
+    int card = is_ours ? gy_card_of_device(props->location.id) : -1;
+    CUresult result = is_ours && card < 0 ? NOT_PERMITTED : REAL(cuMemPoolCreate)(pool, props);
+    if (result == OK && is_ours) recharge(*pool, card, attribute(*pool, POOL_RESERVED), 0);
     return result;
 }
 
 /* Allocations of a pool outlive it: what they hold stays charged until the process ends. */
-EXPORT CUresult cuMemPoolDestroy(CUhandle pool) {
-    ENTER();
-    pthread_mutex_lock(&growing);
+OURS(cuMemPoolDestroy)(CUhandle pool) {
+    pthread_mutex_lock(&gy_growing);
     uint64_t still_used = attribute(pool, POOL_USED);
     CUresult result = REAL(cuMemPoolDestroy)(pool);
     struct gy_block block;
     if (result == OK && gy_block_take((uint64_t)pool, GY_POOL, &block) && block.bytes > still_used)
         gy_release(block.card, block.bytes - still_used);
-    pthread_mutex_unlock(&growing);
+    pthread_mutex_unlock(&gy_growing);
     return result;
 }
 
-EXPORT CUresult cuMemPoolTrimTo(CUhandle pool, size_t keep) {
-    ENTER();
+OURS(cuMemPoolTrimTo)(CUhandle pool, size_t keep) {
     CUresult result = REAL(cuMemPoolTrimTo)(pool, keep);
     int card = card_of_pool(pool);
     if (card >= 0) gy_pools_settle(card);

@@ -2,8 +2,6 @@
 #pragma once
 #include "cuda_types.h"
 #include "names.h"
-#include "shim.h"
-
 #include "calls.h"
 
 /* cuda_devices.c */
@@ -39,13 +37,12 @@ void gy_block_remove(struct gy_block *block);
 struct gy_block *gy_block_next(struct gy_block *after); /* NULL starts; none may be put or removed between */
 bool gy_block_keep(const struct gy_block *block);       /* this and the next: lock by themselves */
 bool gy_block_take(uint64_t key, enum gy_kind kind, struct gy_block *out);
-void gy_blocks_after_fork(void);
 
 /* cuda_pools.c */
+extern pthread_mutex_t gy_growing; /* held over driver calls whose effect on memory is looked at */
 extern bool gy_pools_used;      /* whether this process ever used a pool */
 void gy_pools_settle(int card); /* gives back what the driver gave back; with the blocks' lock not held */
 void gy_pool_settle(uint64_t pool, int card);
-void gy_pools_after_fork(void);
 
 /* Reserves before the driver is asked; where the slice is full, what pools gave back meanwhile may make room. */
 static inline CUresult gy_grant(int card, uint64_t bytes) {
@@ -67,7 +64,8 @@ static inline CUresult gy_granted(CUresult result, const struct gy_block *block,
     return result;
 }
 
-void gy_contexts_after_fork(void); /* cuda_contexts.c */
+/* A child has no contexts and holds nothing. */
+void gy_blocks_after_fork(void), gy_gate_after_fork(void), gy_contexts_after_fork(void);
 
 /* cuda_clock.c: pure but for the shared file; `now` and all times are nanoseconds of one clock */
 struct gy_account { struct gy_card_clock *clock; struct gy_clock_tenant *tenant; uint32_t ppm, mode; uint64_t turn_ns; };
@@ -98,12 +96,9 @@ static inline bool gy_gate_fast(CUstream stream, bool per_thread) {
     gy_let_go(&gy_gate_busy);
     return false;
 }
-void gy_gate_left(void);
-void gy_gate_before_sync(void);
-void gy_gate_after_sync(void);
+void gy_gate_left(void), gy_gate_before_sync(void), gy_gate_after_sync(void);
 void gy_gate_forget(void); /* a context went, and the events with it */
 void gy_gate_capture(int change);
-void gy_gate_after_fork(void);
 bool gy_is_capturing(CUstream stream, bool per_thread);
 
 static inline uint64_t gy_round_up(uint64_t n, uint64_t to) { return n > UINT64_MAX - to ? UINT64_MAX : (n + to - 1) / to * to; }

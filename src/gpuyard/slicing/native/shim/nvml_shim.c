@@ -1,20 +1,5 @@
 /* NVML as a slice sees it: its own cards, its memory, its processes. Changing a card is not for tenants. */
-#include <stdio.h>
-#include <string.h>
-
-#include "names.h"
-#include "shim.h"
-
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NO_PERMISSION = 4, NOT_THERE = 6, INSUFFICIENT_SIZE = 7, NO_FUNCTION = 13 };
-typedef struct gy_opaque_device *Device;
-typedef int Result;
-
-struct memory { uint64_t total, free, used; };
-struct memory_v2 { unsigned version; uint64_t total, reserved, free, used; };
-struct process_v1 { unsigned pid; uint64_t bytes; };
-struct process { unsigned pid; uint64_t bytes; unsigned gpu_instance, compute_instance; };
-
-#include "calls.h"
+#include "nvml_shim.h"
 
 static const char *open_nvml(void *driver) { return driver == NULL ? "it is not loaded" : NULL; }
 const struct gy_library gy_library = {"NVML", gy_slice.real_nvml, NO_PERMISSION, NO_FUNCTION, false, open_nvml};
@@ -36,53 +21,48 @@ static int card_of(Device device) {
 }
 
 /* Cards are counted as the slice has them: those of others do not exist here. */
-#define COUNT(name, per_thread, extra, parameters, ...)   \
-    EXPORT Result name parameters {                       \
-        ENTER();                                          \
-        if (count == NULL) return INVALID_ARGUMENT;       \
-        *count = gy_slice.card_count;                     \
-        return SUCCESS;                                   \
+#define COUNT(name, per_thread, extra, parameters, ...) \
+    OURS(name) parameters {                             \
+        if (count == NULL) return INVALID_ARGUMENT;     \
+        *count = gy_slice.card_count;                   \
+        return SUCCESS;                                 \
     }
 GY_EACH_COUNT(COUNT)
 
-#define BY_INDEX(name, per_thread, extra, parameters, ...)                  \
-    EXPORT Result name parameters {                                         \
-        ENTER();                                                            \
-        char uuid[48];                                                      \
-        if (index >= gy_slice.card_count) return INVALID_ARGUMENT;          \
-        uuid_text((int)index, uuid);                                        \
-        return REAL(nvmlDeviceGetHandleByUUID)(uuid, device);               \
+#define BY_INDEX(name, per_thread, extra, parameters, ...)         \
+    OURS(name) parameters {                                        \
+        char uuid[48];                                             \
+        if (index >= gy_slice.card_count) return INVALID_ARGUMENT; \
+        uuid_text((int)index, uuid);                               \
+        return REAL(nvmlDeviceGetHandleByUUID)(uuid, device);      \
     }
 GY_EACH_BY_INDEX(BY_INDEX)
 
-#define FIND(name, per_thread, extra, parameters, ...)                      \
-    EXPORT Result name parameters {                                         \
-        ENTER();                                                            \
-        Result result = REAL(name)(__VA_ARGS__);                            \
-        if (result != SUCCESS || card_of(*device) >= 0) return result;      \
-        *device = NULL;                                                     \
-        return NOT_THERE;                                                   \
+#define FIND(name, per_thread, extra, parameters, ...)                 \
+    OURS(name) parameters {                                            \
+        Result result = REAL(name)(__VA_ARGS__);                       \
+        if (result != SUCCESS || card_of(*device) >= 0) return result; \
+        *device = NULL;                                                \
+        return NOT_THERE;                                              \
     }
 GY_EACH_FIND(FIND)
 
-EXPORT Result nvmlDeviceGetIndex(Device device, unsigned *index) {
-    ENTER();
+OURS(nvmlDeviceGetIndex)(Device device, unsigned *index) {
     int card = card_of(device);
     if (card < 0 || index == NULL) return INVALID_ARGUMENT;
     *index = (unsigned)card;
     return SUCCESS;
 }
 
-#define MEMORY(name, per_thread, and_then, parameters, ...)                  \
-    EXPORT Result name parameters {                                          \
-        ENTER();                                                             \
-        Result result = REAL(name)(__VA_ARGS__);                             \
-        int card = result == SUCCESS ? card_of(device) : -1;                 \
-        if (card < 0) return result;                                         \
-        gy_mask(card, &info->total, &info->free);                            \
-        info->used = info->total - info->free;                               \
-        and_then;                                                            \
-        return SUCCESS;                                                      \
+#define MEMORY(name, per_thread, and_then, parameters, ...)  \
+    OURS(name) parameters {                                  \
+        Result result = REAL(name)(__VA_ARGS__);             \
+        int card = result == SUCCESS ? card_of(device) : -1; \
+        if (card < 0) return result;                         \
+        gy_mask(card, &info->total, &info->free);            \
+        info->used = info->total - info->free;               \
+        and_then;                                            \
+        return SUCCESS;                                      \
     }
 GY_EACH_MEMORY(MEMORY)
 
@@ -107,8 +87,7 @@ static Result list(Device device, unsigned *count, void *out, size_t stride) {
 }
 
 #define LIST(name, per_thread, stride, parameters, ...) \
-    EXPORT Result name parameters {                     \
-        ENTER();                                        \
+    OURS(name) parameters {                             \
         return list(device, count, out, stride);        \
     }
 GY_EACH_LIST(LIST)

@@ -1,8 +1,20 @@
 /* What the parts of the shim know of each other. */
 #pragma once
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "layout.h"
 
@@ -16,6 +28,8 @@ extern void *gy_real[];
 #define REAL_FOR(name, per_thread) ((__typeof__(&name))gy_real[(per_thread) ? I_##name##_ptsz : I_##name])
 extern int gy_answer; /* 0 when the shim is ready; otherwise it refused, or nothing was called yet */
 int gy_start(void);
+/* A function of ours: it is called by a generated one of the driver's name, which refuses before it where the shim refused. */
+#define OURS(name) int gy_ours_##name
 #define ENTER() do { if (UNLIKELY(gy_answer != 0) && gy_start() != 0) return gy_library.refused; } while (0)
 extern const char *const gy_names[];
 extern const uint8_t gy_denied[];
@@ -41,7 +55,6 @@ const char *gy_ledger_open(bool write); /* NULL, or why it is refused */
 bool gy_reserve(int card, uint64_t bytes);
 void gy_release(int card, uint64_t bytes);
 void gy_mask(int card, size_t *total, size_t *free); /* makes the card's figures the slice's */
-void gy_exported(uint64_t hash);
-bool gy_was_exported(uint64_t hash);
+bool gy_was_exported(uint64_t hash, bool add); /* whether a process of the slice gave this handle out */
 void gy_ledger_after_fork(void);
 void *gy_map_shared(const char *path, size_t size, uint64_t magic, const char **why);
