@@ -1,4 +1,5 @@
-"""Escape is noticed: a process that NVML sees on a card and no ledger knows went around our library."""
+"""Escape is noticed: a process that NVML sees on a card, or that has its compute device open, and that no ledger knows
+went around our library."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from gpuyard.slicing.device_files import unit_of
 from gpuyard.slicing.ledger import Holder, inner_pid_of, namespace_of, start_time_of
 
 _TIMEOUT_S: Final = 30
@@ -41,9 +42,10 @@ class CardUse:
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """A process of a unit that uses a card without a slot in any ledger. `unit` is what its environment says."""
+    """A process of a unit that uses a card without a slot in any ledger. `unit` is what its environment says.
+    `card_uuid` is None where only its open device tells of it."""
 
-    card_uuid: str
+    card_uuid: str | None
     pid: int
     used_bytes: int | None
     unit: str
@@ -66,9 +68,11 @@ class Stranger:
         return True
 
 
-def strangers(uses: Iterable[CardUse], holders: Iterable[Holder], units: Collection[str]) -> tuple[Stranger, ...]:
+def strangers(
+    uses: Iterable[CardUse], holders: Iterable[Holder], units: Collection[str], openers: Iterable[int] = ()
+) -> tuple[Stranger, ...]:
     """Processes of these units that use a card and are in no ledger, or hold far more than theirs says. Programs
-    outside the yard are not judged."""
+    outside the yard are not judged. `openers` have a card's compute device open, whether NVML sees them or not."""
     known: dict[tuple[int | None, int | None, int], int] = {}
     for holder in holders:
         process = (holder.pid_namespace, holder.pid, holder.start_time)
@@ -82,9 +86,13 @@ def strangers(uses: Iterable[CardUse], holders: Iterable[Holder], units: Collect
         started, space, inner = start_time_of(use.pid), namespace_of(use.pid), inner_pid_of(use.pid)
         if started is None or _is_within(known.get((space, inner, started)), total[use.pid]):
             continue
-        unit = _unit_of(use.pid)
+        unit = unit_of(use.pid)
         if unit in units:
             found.append(Stranger(use.card_uuid, use.pid, use.used_bytes, unit, started))
+    for pid in sorted(set(openers) - {use.pid for use in uses}):
+        started, unit = start_time_of(pid), unit_of(pid)
+        if started is not None and unit in units and (namespace_of(pid), inner_pid_of(pid), started) not in known:
+            found.append(Stranger(None, pid, None, unit, started))
     return tuple(found)
 
 
@@ -101,17 +109,3 @@ def card_uses(environment: Mapping[str, str]) -> tuple[CardUse, ...]:
     if done.returncode != 0:
         raise OSError(done.stderr.strip().rpartition("\n")[2])
     return tuple(CardUse(*row) for row in json.loads(done.stdout))
-
-
-def _unit_of(pid: int) -> str:
-    """The unit that started it, as the environment it was started with says; empty where that says nothing."""
-    try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return ""
-    values: dict[str, str] = {}
-    for part in raw.decode(errors="replace").split("\0"):
-        name, _, value = part.partition("=")
-        values[name] = value
-    lease, attempt = values.get("GPUYARD_LEASE", ""), values.get("GPUYARD_ATTEMPT", "")
-    return f"{lease}-{attempt}" if lease and attempt else ""

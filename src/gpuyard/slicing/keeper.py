@@ -15,6 +15,7 @@ from gpuyard.model.slices import Guarantee, Slice
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.slicing import building
 from gpuyard.slicing.cdi import BindMount, DriverInside, Library
+from gpuyard.slicing.device_files import openers
 from gpuyard.slicing.escape import Stranger, card_uses, strangers
 from gpuyard.slicing.ledger import Holder, Usage, reap, usage
 from gpuyard.slicing.shared_files import (
@@ -153,10 +154,11 @@ class SliceKeeper:
             return ()
         paths = [str(self.driver.cuda.parent), os.environ.get("LD_LIBRARY_PATH", "")]
         library_path = {"LD_LIBRARY_PATH": ":".join(path for path in paths if path)}
-        before = self._holders(units)
+        before, opened = self._holders(units), openers(units)
         uses = card_uses({**self.driver.variables(), **library_path})
-        # What was allocated or freed while NVML was asked is in one of the two looks.
-        return strangers(uses, (*before, *self._holders(units)), units)
+        # What was allocated or freed while NVML was asked is in one of the two looks. A device is open in both: the
+        # child of a program on a slice has it too, until it begins its own.
+        return strangers(uses, (*before, *self._holders(units)), units, opened & openers(units))
 
     def _holders(self, units: Collection[str]) -> list[Holder]:
         found: list[Holder] = []
