@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuyard.slicing import escape
 from gpuyard.slicing.device_files import openers
 from gpuyard.slicing.escape import Stranger, strangers
 from gpuyard.slicing.ledger import Holder, namespace_of, start_time_of
@@ -62,12 +63,12 @@ def preload_unset(shop: Shop, environment: dict[str, str], folder: Path) -> dict
     return preloaded
 
 
-@pytest.mark.parametrize("escape", [private_driver, path_set_anew, preload_unset], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("around", [private_driver, path_set_anew, preload_unset], ids=lambda way: way.__name__)
 def test_row_23_a_program_that_goes_around_the_library_is_seen_and_no_honest_one(
-    shop: Shop, tmp_path: Path, escape: Callable[[Shop, dict[str, str], Path], dict[str, str]]
+    shop: Shop, tmp_path: Path, around: Callable[[Shop, dict[str, str], Path], dict[str, str]]
 ) -> None:
     holding(shop, unit(shop, "good"), 512)
-    rogue = holding(shop, escape(shop, unit(shop, "rogue"), tmp_path), 768)
+    rogue = holding(shop, around(shop, unit(shop, "rogue"), tmp_path), 768)
     (found,) = shop.keeper.strangers()
     assert (found.unit, found.pid, found.card_uuid) == ("rogue-1", rogue, shop.machine.cards[0].uuid)
     assert (found.used_bytes or 0) >= 768 * MIB
@@ -102,6 +103,19 @@ def test_row_23_a_program_that_opens_the_device_itself_is_seen_though_nvml_is_si
         for process in (rogue, stranger):
             subprocess.run(["pkill", "-9", "-P", str(process.pid)], check=False)
             process.kill()
+
+
+@pytest.mark.parametrize(("device", "tells"), [("/dev/full", True), ("/dev/null", False)])
+def test_an_open_device_tells_nothing_where_nvml_has_it_open_too(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, device: str, tells: bool
+) -> None:
+    monkeypatch.setattr(escape, "COMPUTE_DEVICES", (device,))
+    with Path("/dev/null").open() as file:  # as an NVML that keeps it open
+        real = escape.subprocess.run
+        monkeypatch.setattr(escape.subprocess, "run", lambda *a, **k: real(*a, stdin=file, **k))
+        environment = {**shop.keeper.driver.variables(), "LD_LIBRARY_PATH": str(shop.cuda.parent)}
+        look = escape.card_look(environment)
+    assert (look.device_tells, look.uses) == (tells, ())
 
 
 def test_without_the_device_nobody_has_it_open() -> None:

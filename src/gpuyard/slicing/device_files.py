@@ -8,7 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-# CUDA opens it and NVML does not, so that looking at a card (nvidia-smi) is not taken for computing on it.
+# CUDA computes through it. That NVML does not open it, and looking at a card (nvidia-smi) is not taken for computing on
+# it, is looked at each time: see `escape.card_look`.
 COMPUTE_DEVICES: Final = ("/dev/nvidia-uvm",)
 
 

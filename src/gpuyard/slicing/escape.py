@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gpuyard.slicing.device_files import unit_of
+from gpuyard.slicing.device_files import COMPUTE_DEVICES, unit_of
 from gpuyard.slicing.ledger import Holder, inner_pid_of, namespace_of, start_time_of
 
 _TIMEOUT_S: Final = 30
@@ -23,11 +23,14 @@ UNCOUNTED_BYTES: Final = 1 << 30
 
 # NVML is asked by another process: the yard's own must not hold a driver that is reloaded, or the emulator's variables.
 _PROGRAM: Final = """
-import json, pynvml as n
+import json, os, sys, pynvml as n
 n.nvmlInit()
 cards = [n.nvmlDeviceGetHandleByIndex(i) for i in range(n.nvmlDeviceGetCount())]
 running = [(n.nvmlDeviceGetUUID(c), n.nvmlDeviceGetComputeRunningProcesses(c)) for c in cards]
-print(json.dumps([[uuid, p.pid, p.usedGpuMemory] for uuid, processes in running for p in processes]))
+numbers = {os.stat(path).st_rdev for path in sys.argv[1:] if os.path.exists(path)}
+files = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+opened = {os.stat(file).st_rdev for file in files if os.path.exists(file)}
+print(json.dumps([not numbers & opened, [[u, p.pid, p.usedGpuMemory] for u, processes in running for p in processes]]))
 """
 
 
@@ -100,12 +103,22 @@ def _is_within(noted_bytes: int | None, held_bytes: int) -> bool:
     return noted_bytes is not None and held_bytes <= noted_bytes + UNCOUNTED_BYTES
 
 
-def card_uses(environment: Mapping[str, str]) -> tuple[CardUse, ...]:
-    """What NVML sees now, of every card. Raises OSError where NVML does not answer."""
+@dataclass(frozen=True, slots=True)
+class CardLook:
+    """What NVML sees of every card. `device_tells`: NVML itself keeps the compute device shut, so that whoever has it
+    open computes; where a driver's NVML opens it, that says nothing."""
+
+    uses: tuple[CardUse, ...]
+    device_tells: bool
+
+
+def card_look(environment: Mapping[str, str]) -> CardLook:
+    """What is on the cards now. Raises OSError where NVML does not answer."""
     done = subprocess.run(  # noqa: S603 - this very Python
-        [sys.executable, "-c", _PROGRAM],
+        [sys.executable, "-c", _PROGRAM, *COMPUTE_DEVICES],
         env={**os.environ, **environment}, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         raise OSError(done.stderr.strip().rpartition("\n")[2])
-    return tuple(CardUse(*row) for row in json.loads(done.stdout))
+    tells, rows = json.loads(done.stdout)
+    return CardLook(tuple(CardUse(*row) for row in rows), tells)

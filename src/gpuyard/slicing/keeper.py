@@ -16,7 +16,7 @@ from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.slicing import building
 from gpuyard.slicing.cdi import BindMount, DriverInside, Library
 from gpuyard.slicing.device_files import openers
-from gpuyard.slicing.escape import Stranger, card_uses, strangers
+from gpuyard.slicing.escape import Stranger, card_look, strangers
 from gpuyard.slicing.ledger import Holder, Usage, reap, usage
 from gpuyard.slicing.shared_files import (
     ComputeMode,
@@ -155,10 +155,11 @@ class SliceKeeper:
         paths = [str(self.driver.cuda.parent), os.environ.get("LD_LIBRARY_PATH", "")]
         library_path = {"LD_LIBRARY_PATH": ":".join(path for path in paths if path)}
         before, opened = self._holders(units), openers(units)
-        uses = card_uses({**self.driver.variables(), **library_path})
+        look = card_look({**self.driver.variables(), **library_path})
         # What was allocated or freed while NVML was asked is in one of the two looks. A device is open in both: the
         # child of a program on a slice has it too, until it begins its own.
-        return strangers(uses, (*before, *self._holders(units)), units, opened & openers(units))
+        opened = opened & openers(units) if look.device_tells else frozenset()
+        return strangers(look.uses, (*before, *self._holders(units)), units, opened)
 
     def _holders(self, units: Collection[str]) -> list[Holder]:
         found: list[Holder] = []
