@@ -105,7 +105,8 @@ static uint64_t elapsed_of(const struct batch *b, const struct batch *before) {
         if (s < begin) begin = s;
         if (e > end) end = e;
     }
-    for (int i = 0; before != NULL && i < before->lanes; i++) { /* where it ended after this one began, seen from this one's beginning */
+    int lanes_before = before != NULL ? before->lanes : 0;
+    for (int i = 0; i < lanes_before; i++) { /* where it ended after this one began, seen from this one's beginning */
         double overlap = -milliseconds(before->lane[i].end, b->lane[0].start);
         if (overlap > begin) begin = overlap;
     }

@@ -25,7 +25,7 @@
  * that says so. */
 extern void *gy_real[];
 #define REAL(name) ((__typeof__(&name))gy_real[I_##name])
-#define REAL_FOR(name, per_thread) ((__typeof__(&name))gy_real[(per_thread) ? I_##name##_ptsz : I_##name])
+#define REAL_FOR(name, per_thread) ((per_thread) ? REAL(name##_ptsz) : REAL(name))
 extern int gy_answer; /* 0 when the shim is ready; otherwise it refused, or nothing was called yet */
 int gy_start(void);
 /* A function of ours: it is called by a generated one of the driver's name, which refuses before it where the shim refused. */
