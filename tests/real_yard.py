@@ -24,6 +24,8 @@ class RealYard:
         self.environment = {
             "HOME": str(home),
             "GPUYARD_STATE": str(self.state),
+            # Only the native parts lie there, by their content: built once, not once for every yard.
+            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "LANG": "C.UTF-8",
         }

@@ -23,52 +23,64 @@ LIMIT = 2048 * MIB
 CONTEXT = 400 * MIB
 TESTS = Path(__file__).resolve().parents[1]
 
-# Row -> the tests that name what happens then, as file::test. The text is what goes wrong.
-ROWS = {
-    1: ("a limit that is no size", "contract/test_slice_faults.py::test_row_01"),
-    2: ("a share that is no share, or more than there is", "contract/test_slice_faults.py::test_row_02"),
-    3: ("the slice file is missing, cut off, a link, of another owner", "contract/test_shim_refusals.py::test_a_file_"),
-    4: ("the ledger is cut off, garbage, of another version", "contract/test_slice_faults.py::test_row_04"),
-    5: ("sizes of 0 and of nearly 2^64", "contract/test_slice_faults.py::test_row_05"),
-    6: ("the driver is out of memory below the limit", "contract/test_shim_memory.py::test_a_driver_that_is_out_of"),
-    7: ("kill -9, also with the lock", "contract/test_slice_faults.py::test_row_07"),
-    8: ("pids used again, pid namespaces", "contract/test_slice_faults.py::test_row_08"),
-    9: ("fork, fork after CUDA, vfork and exec", "contract/test_slice_faults.py::test_row_09"),
-    10: ("exit without free, context destroy, device reset", "contract/test_slice_faults.py::test_row_10"),
-    11: ("freed by another thread, sync and async mixed", "contract/test_slice_faults.py::test_row_11"),
-    12: ("double free, foreign and null pointers", "contract/test_slice_faults.py::test_row_12"),
-    13: ("the table of processes is full", "contract/test_slice_faults.py::test_row_13"),
-    14: (
-        "entry points that are too new, or that the driver lacks",
-        "contract/test_slice_faults_running.py::test_row_14",
+# Row -> what goes wrong, and the tests that hold what happens then, by the beginnings of their names: all of them are of
+# that row alone.
+HERE, RUNNING = "contract/test_slice_faults.py", "contract/test_slice_faults_running.py"
+ROWS: dict[int, tuple[str, ...]] = {
+    1: ("a limit that is no size", f"{HERE}::test_row_01"),
+    2: (
+        "a share that is no share, or more than there is",
+        f"{HERE}::test_row_02",
+        "property/test_scheduling_engines.py::test_no_card_and_no_node_is_ever_oversold",
     ),
+    3: (
+        "the slice file is missing, cut off, a link, of another owner",
+        "contract/test_shim_refusals.py::test_a_file_that_is_missing",
+        "contract/test_shim_refusals.py::test_a_file_of_somebody_else",
+        "contract/test_shim_refusals.py::test_a_file_of_another_size",
+    ),
+    4: ("the ledger is cut off, garbage, of another version", f"{HERE}::test_row_04"),
+    5: ("sizes of 0 and of nearly 2^64", f"{HERE}::test_row_05"),
+    6: ("the driver is out of memory below the limit", "contract/test_shim_memory.py::test_a_driver_that_is_out_of"),
+    7: ("kill -9, also with the lock", f"{HERE}::test_row_07"),
+    8: ("pids used again, pid namespaces", f"{HERE}::test_row_08"),
+    9: ("fork, fork after CUDA, vfork and exec", f"{HERE}::test_row_09"),
+    10: ("exit without free, context destroy, device reset", f"{HERE}::test_row_10"),
+    11: ("freed by another thread, sync and async mixed", f"{HERE}::test_row_11"),
+    12: ("double free, foreign and null pointers", f"{HERE}::test_row_12"),
+    13: ("the table of processes is full", f"{HERE}::test_row_13"),
+    14: ("entry points that are too new, or that the driver lacks", f"{RUNNING}::test_row_14"),
     15: (
         "graphs, cooperative, per-thread and multi-device launches",
-        "contract/test_slice_faults_running.py::test_row_15",
+        f"{RUNNING}::test_row_15",
+        "contract/test_shim_compute.py::test_a_slice_gets_its_share_within_two_points",
     ),
-    16: ("a stream that is being captured", "contract/test_slice_faults_running.py::test_row_16"),
-    17: ("one kernel of ten seconds", "contract/test_slice_faults_running.py::test_row_17"),
-    18: (
-        "a neighbour that is idle or stopped, with the clock's lock too",
-        "contract/test_slice_faults_running.py::test_row_18",
+    16: ("a stream that is being captured", f"{RUNNING}::test_row_16"),
+    17: ("one kernel of ten seconds", f"{RUNNING}::test_row_17"),
+    18: ("a neighbour that is idle or stopped, with the clock's lock too", f"{RUNNING}::test_row_18"),
+    19: ("the clock steps, the machine was suspended", f"{RUNNING}::test_row_19"),
+    20: ("the yard is killed", f"{RUNNING}::test_row_20"),
+    21: ("MPS is not as it was asked for", f"{RUNNING}::test_row_21"),
+    22: ("a tenant writes into its ledger", f"{RUNNING}::test_row_22"),
+    23: (
+        "a program goes around the library",
+        "contract/test_escape.py::test_row_23",
+        "integration/test_process_slices.py::test_a_program_that_goes_around",
     ),
-    19: ("the clock steps, the machine was suspended", "contract/test_slice_faults_running.py::test_row_19"),
-    20: ("the yard is killed", "contract/test_slice_faults_running.py::test_row_20"),
-    21: ("MPS is not as it was asked for", "unit/test_slicing_ladder.py::test_a_part_of_a_card_is_enforced_by_nobody"),
-    22: ("a tenant writes into its ledger", "contract/test_slice_faults_running.py::test_row_22"),
-    23: ("a program goes around the library", "integration/test_process_slices.py::test_a_program_that_goes_around"),
-    24: (
-        "other preloads, RTLD_NEXT, DEEPBIND, dlmopen, another C library",
-        "contract/test_slice_faults_running.py::test_row_24",
-    ),
-    25: ("CUDA_VISIBLE_DEVICES of every kind, a card unplugged", "contract/test_slice_faults_running.py::test_row_25"),
+    24: ("other preloads, RTLD_NEXT, DEEPBIND, dlmopen, another C library", f"{RUNNING}::test_row_24"),
+    25: ("CUDA_VISIBLE_DEVICES of every kind, a card unplugged", f"{RUNNING}::test_row_25"),
 }
 
 
 @pytest.mark.parametrize("row", range(1, 26))
-def test_every_row_has_a_test(row: int) -> None:
-    file, _, name = ROWS[row][1].partition("::")
-    assert re.search(rf"^def {name}", (TESTS / file).read_text(), re.MULTILINE), ROWS[row]
+def test_every_row_has_a_test_of_its_own(row: int) -> None:
+    _, *named = ROWS[row]
+    assert named
+    for each in named:
+        file, _, name = each.partition("::")
+        assert re.search(rf"^def {name}", (TESTS / file).read_text(), re.MULTILINE), each
+    others = {each for other, (_, *theirs) in ROWS.items() if other != row for each in theirs}
+    assert others.isdisjoint(named)
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +109,12 @@ def test_row_02_a_share_that_is_no_share_never_becomes_a_slice(text: str, shop: 
         shop.cut("a", LIMIT, parse_share(text))
 
 
-def test_row_02_two_slices_of_more_than_the_card_are_not_placed() -> None:
+def test_row_02_a_share_is_at_most_the_whole_card() -> None:
     from gpuyard.model.units import SHARE_WHOLE_PPM
 
     with pytest.raises(YardError):
         parse_share("100.0001%")
-    assert parse_share("100%") == SHARE_WHOLE_PPM  # and the scheduler's own tests hold the sum below it
+    assert parse_share("100%") == SHARE_WHOLE_PPM
 
 
 @pytest.mark.parametrize("damage", ["cut off", "empty", "magic", "version", "size", "zeros"])

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from gpuyard.model.errors import YardError
+from gpuyard.model.fleet import Card
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.slicing.escape import UNCOUNTED_BYTES, CardUse, strangers
+from gpuyard.slicing.ladder import guarantee
 from gpuyard.slicing.layout import layout
 from gpuyard.slicing.ledger import Holder, namespace_of, start_time_of
 from gpuyard.testing import Machine
@@ -133,6 +136,35 @@ def test_row_20_without_the_yard_the_limits_stay(shop: Shop) -> None:
     del shop.keeper  # nothing runs on behalf of the slice: its files are all there is
     granted = (LIMIT - CONTEXT) // (256 * MIB)
     assert shop.run(environment, "fill", "plain", 256 * MIB).startswith(f"granted {granted} then 2")
+
+
+MPS = {
+    "a daemon that is dead": {"CUDA_MPS_PIPE_DIRECTORY": "DEAD"},
+    "a directory that is not there": {"CUDA_MPS_PIPE_DIRECTORY": "/nowhere/mps"},
+    "a larger share of the multiprocessors": {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "100"},
+    "more memory": {"CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": "0=24G"},
+}
+
+
+@pytest.mark.parametrize("what", MPS)
+def test_row_21_mps_that_is_not_as_it_was_asked_for_lifts_no_limit(shop: Shop, tmp_path: Path, what: str) -> None:
+    dead = tmp_path / "mps"
+    dead.mkdir()
+    os.mkfifo(dead / "control")  # as a daemon leaves it that was killed: nobody reads
+    asked = {name: str(dead) if value == "DEAD" else value for name, value in MPS[what].items()}
+    environment = {**shop.cut("a", LIMIT, 250_000), **asked}
+    granted = (LIMIT - CONTEXT) // (256 * MIB)
+    assert shop.run(environment, "fill", "plain", 256 * MIB).startswith(f"granted {granted} then 2")
+    told = shop.run(environment, "share", "kernel", 1_000_000, 1, 8)
+    assert int(told.split()[-1]) <= 250 + 20 + 16 + 30  # a quarter, a burst of 20 ms, two batches, and some
+
+
+@pytest.mark.parametrize("runtime", ["process", "container", "simulated"])
+def test_row_21_mps_that_nobody_verified_is_claimed_for_no_card(runtime: str) -> None:
+    parts = [SliceShape.fraction(24 << 30, count) for count in (1, 2, 16)]
+    for simulated, shape, held in product((True, False), parts, (frozenset[str](), frozenset({"GPU-1"}))):
+        card = Card("GPU-1", "RTX4090", "local", "0000:01:00.0", 24 << 30, simulated=simulated)
+        assert guarantee(card, shape, runtime, held).guarantee is not Guarantee.MPS
 
 
 def test_row_22_a_tenant_that_writes_into_its_ledger_harms_itself_and_is_told_of(shop: Shop) -> None:

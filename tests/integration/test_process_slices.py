@@ -156,10 +156,12 @@ def test_verify_says_in_words_and_to_programs_what_held(yard: RealYard) -> None:
     assert got["shown", "total"]["got"] == QUARTER
     for way in ("kernels", "graphs"):
         assert 0 < got["compute", way]["got"] <= 290_000
+    yard.run("rm", "tried")
 
 
 def test_verify_says_so_where_a_slice_does_not_hold(yard: RealYard) -> None:
-    (lease,) = yard.json("show", "tried")["leases"]
+    yard.run("run", "--offer", "rtx4090-quarter", "--instance", "--name", "wider", "--", "sleep", "600")
+    (lease,) = yard.json("show", "wider")["leases"]
     (file,) = yard.state.glob(f"slices/{lease['id']}-*/slice")
     card = SliceCard(lease["slices"][0]["card_uuid"], 2 * QUARTER, 1_000_000, CONTEXT)
     emulator = built() / "emulator"
@@ -167,12 +169,12 @@ def test_verify_says_so_where_a_slice_does_not_hold(yard: RealYard) -> None:
     file.chmod(0o644)
     file.write_bytes(encode(wider))
     file.chmod(0o444)
-    done = yard.cli("verify", "tried")
-    assert done.returncode == 1
+    done = yard.cli("verify", "wider")
+    assert done.returncode == 1, f"{done.stdout}{done.stderr}"
     assert "memory (plain)" in done.stdout
     assert "EXCEEDED" in done.stdout
     assert "The slice does not hold" in done.stdout
-    yard.run("rm", "tried")
+    yard.run("rm", "wider")
     yard.run("run", "--offer", "rtx4090-quarter", "--instance", "--name", "gone", "--", "sleep", "600")
     yard.run("stop", "gone")
     assert yard.cli("verify", "gone").returncode == 6  # nothing runs to try it in

@@ -7,7 +7,6 @@ by the content of everything that goes in, so that a change builds anew and two 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import platform
@@ -21,12 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from gpuyard.model.errors import YardError
+from gpuyard.slicing import entry_points
 from gpuyard.slicing.layout import NATIVE, layout
 
 CARRIED: Final = NATIVE / "lib"
 GLIBC: Final = "2.17"  # manylinux2014: what the oldest CUDA images have
 _FLAGS: Final = (
     "-std=c11",
+    "-D_GNU_SOURCE",
     "-O2",
     "-fPIC",
     "-fvisibility=hidden",
@@ -109,24 +110,26 @@ def build(out: Path, compiler: Sequence[str], machine: str) -> None:
 
 
 def _build_target(target: Target, out: Path, generated: Path, compiler: Sequence[str], machine: str) -> None:
-    names = _names(target.api)
-    stem = generated / f"{target.folder}_{target.api}"
+    names = entry_points.names(target.api)
+    own = generated / f"{target.folder}_{target.api}"
+    own.mkdir()
     if target.folder == "shim":
-        table = stem.with_name(f"{target.api}_names.h")
-        table.write_text(_table(target.api, names))
-        source = stem.with_suffix(".S")
-        source.write_text(_trampolines(names, machine))
+        (own / "names.h").write_text(entry_points.table(names))
+        signatures = entry_points.signatures(target.api)
+        (own / "calls.h").write_text(entry_points.calls(target.api, signatures))
+        (own / "hooks.c").write_text(entry_points.hooks(target.api, names, signatures))
+        (own / "trampolines.S").write_text(_trampolines(names, machine))
     else:
-        source = stem.with_suffix(".c")
-        source.write_text(_stubs(target.api, names))
+        (own / "stubs.c").write_text(_stubs(target.api, names))
     common = "device" if target.folder == "emulator" else "common"
     folder = NATIVE / target.folder
-    sources = [*sorted(folder.glob(f"{target.api}*.c")), *sorted(folder.glob(f"{common}*.c")), source]
+    sources = [*sorted(folder.glob(f"{target.api}*.c")), *sorted(folder.glob(f"{common}*.c"))]
+    sources += sorted(own.glob("*.[cS]"))
     library = out / target.path
     library.parent.mkdir(exist_ok=True)
     subprocess.run(  # noqa: S603 - a compiler that was found on this machine, and files of this package
-        [*compiler, *_FLAGS, f"-I{generated}", f"-I{folder}", "-shared", f"-Wl,-soname,{target.soname}", "-Wl,-z,now",
-         "-Wl,--build-id=none", *map(str, sources), "-o", str(library), "-lpthread", "-ldl", "-lrt"],
+        [*compiler, *_FLAGS, f"-I{generated}", f"-I{own}", f"-I{folder}", "-shared", f"-Wl,-soname,{target.soname}",
+         "-Wl,-z,now", "-Wl,--build-id=none", *map(str, sources), "-o", str(library), "-lpthread", "-ldl", "-lrt"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
 
@@ -137,27 +140,6 @@ def _build_probe(out: Path, compiler: Sequence[str]) -> None:
         [*compiler, "-std=gnu11", "-O2", "-Wall", str(source), "-o", str(out), "-ldl"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-
-
-def _names(api: str) -> list[tuple[str, str]]:
-    """Every function of the API with its class. Raises ValueError for one that nobody has classified."""
-    with (NATIVE / "names" / f"{api}.csv").open(newline="") as file:
-        rows = [(row["name"], row["class"]) for row in csv.DictReader(file)]
-    unread = [name for name, kind in rows if kind == "unclassified"]
-    if unread:
-        raise ValueError(f"{api}.csv: {unread[0]} and {len(unread) - 1} more are unclassified")
-    return rows
-
-
-def _table(api: str, names: Sequence[tuple[str, str]]) -> str:
-    """Each name's place in `gy_real`, the names, and which of them are ours."""
-    lines = ["#pragma once", "enum {"]
-    lines += [f"    I_{name} = {index}," for index, (name, _) in enumerate(names)]
-    lines += [f"    GY_NAMES = {len(names)}", "};", f"#define GY_EACH_HOOK_{api.upper()}(X) \\"]
-    lines += [f"    X({name}) \\" for name, kind in names if kind not in ("pass", "deny")]
-    lines += ["", f"#define GY_EACH_NAME_{api.upper()}(X) \\"]
-    lines += [f"    X({name}, {int(kind == 'deny')}) \\" for name, kind in names]
-    return "\n".join([*lines, "", ""])
 
 
 def _trampolines(names: Sequence[tuple[str, str]], machine: str) -> str:
@@ -279,7 +261,8 @@ def _stubs(api: str, names: Sequence[tuple[str, str]]) -> str:
 
 def _content_hash() -> str:
     digest = hashlib.sha256(platform.machine().encode())
-    for path in [Path(__file__), *sorted(p for p in NATIVE.rglob("*") if p.is_file() and CARRIED not in p.parents)]:
+    writers = (Path(__file__), Path(entry_points.__file__))
+    for path in [*writers, *sorted(p for p in NATIVE.rglob("*") if p.is_file() and CARRIED not in p.parents)]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 

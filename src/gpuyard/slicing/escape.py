@@ -1,4 +1,5 @@
-"""Escape is noticed: a process that NVML sees on a card and no ledger knows went around our library."""
+"""Escape is noticed: a process that NVML sees on a card, or that has its compute device open, and that no ledger knows
+went around our library."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from gpuyard.slicing.device_files import COMPUTE_DEVICES, unit_of
 from gpuyard.slicing.ledger import Holder, inner_pid_of, namespace_of, start_time_of
 
 _TIMEOUT_S: Final = 30
@@ -22,11 +23,14 @@ UNCOUNTED_BYTES: Final = 1 << 30
 
 # NVML is asked by another process: the yard's own must not hold a driver that is reloaded, or the emulator's variables.
 _PROGRAM: Final = """
-import json, pynvml as n
+import json, os, sys, pynvml as n
 n.nvmlInit()
 cards = [n.nvmlDeviceGetHandleByIndex(i) for i in range(n.nvmlDeviceGetCount())]
 running = [(n.nvmlDeviceGetUUID(c), n.nvmlDeviceGetComputeRunningProcesses(c)) for c in cards]
-print(json.dumps([[uuid, p.pid, p.usedGpuMemory] for uuid, processes in running for p in processes]))
+numbers = {os.stat(path).st_rdev for path in sys.argv[1:] if os.path.exists(path)}
+files = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+opened = {os.stat(file).st_rdev for file in files if os.path.exists(file)}
+print(json.dumps([not numbers & opened, [[u, p.pid, p.usedGpuMemory] for u, processes in running for p in processes]]))
 """
 
 
@@ -41,9 +45,10 @@ class CardUse:
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """A process of a unit that uses a card without a slot in any ledger. `unit` is what its environment says."""
+    """A process of a unit that uses a card without a slot in any ledger. `unit` is what its environment says.
+    `card_uuid` is None where only its open device tells of it."""
 
-    card_uuid: str
+    card_uuid: str | None
     pid: int
     used_bytes: int | None
     unit: str
@@ -66,9 +71,11 @@ class Stranger:
         return True
 
 
-def strangers(uses: Iterable[CardUse], holders: Iterable[Holder], units: Collection[str]) -> tuple[Stranger, ...]:
+def strangers(
+    uses: Iterable[CardUse], holders: Iterable[Holder], units: Collection[str], openers: Iterable[int] = ()
+) -> tuple[Stranger, ...]:
     """Processes of these units that use a card and are in no ledger, or hold far more than theirs says. Programs
-    outside the yard are not judged."""
+    outside the yard are not judged. `openers` have a card's compute device open, whether NVML sees them or not."""
     known: dict[tuple[int | None, int | None, int], int] = {}
     for holder in holders:
         process = (holder.pid_namespace, holder.pid, holder.start_time)
@@ -82,9 +89,13 @@ def strangers(uses: Iterable[CardUse], holders: Iterable[Holder], units: Collect
         started, space, inner = start_time_of(use.pid), namespace_of(use.pid), inner_pid_of(use.pid)
         if started is None or _is_within(known.get((space, inner, started)), total[use.pid]):
             continue
-        unit = _unit_of(use.pid)
+        unit = unit_of(use.pid)
         if unit in units:
             found.append(Stranger(use.card_uuid, use.pid, use.used_bytes, unit, started))
+    for pid in sorted(set(openers) - {use.pid for use in uses}):
+        started, unit = start_time_of(pid), unit_of(pid)
+        if started is not None and unit in units and (namespace_of(pid), inner_pid_of(pid), started) not in known:
+            found.append(Stranger(None, pid, None, unit, started))
     return tuple(found)
 
 
@@ -92,26 +103,22 @@ def _is_within(noted_bytes: int | None, held_bytes: int) -> bool:
     return noted_bytes is not None and held_bytes <= noted_bytes + UNCOUNTED_BYTES
 
 
-def card_uses(environment: Mapping[str, str]) -> tuple[CardUse, ...]:
-    """What NVML sees now, of every card. Raises OSError where NVML does not answer."""
+@dataclass(frozen=True, slots=True)
+class CardLook:
+    """What NVML sees of every card. `device_tells`: NVML itself keeps the compute device shut, so that whoever has it
+    open computes; where a driver's NVML opens it, that says nothing."""
+
+    uses: tuple[CardUse, ...]
+    device_tells: bool
+
+
+def card_look(environment: Mapping[str, str]) -> CardLook:
+    """What is on the cards now. Raises OSError where NVML does not answer."""
     done = subprocess.run(  # noqa: S603 - this very Python
-        [sys.executable, "-c", _PROGRAM],
+        [sys.executable, "-c", _PROGRAM, *COMPUTE_DEVICES],
         env={**os.environ, **environment}, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         raise OSError(done.stderr.strip().rpartition("\n")[2])
-    return tuple(CardUse(*row) for row in json.loads(done.stdout))
-
-
-def _unit_of(pid: int) -> str:
-    """The unit that started it, as the environment it was started with says; empty where that says nothing."""
-    try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return ""
-    values: dict[str, str] = {}
-    for part in raw.decode(errors="replace").split("\0"):
-        name, _, value = part.partition("=")
-        values[name] = value
-    lease, attempt = values.get("GPUYARD_LEASE", ""), values.get("GPUYARD_ATTEMPT", "")
-    return f"{lease}-{attempt}" if lease and attempt else ""
+    tells, rows = json.loads(done.stdout)
+    return CardLook(tuple(CardUse(*row) for row in rows), tells)

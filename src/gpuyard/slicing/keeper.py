@@ -15,7 +15,8 @@ from gpuyard.model.slices import Guarantee, Slice
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.slicing import building
 from gpuyard.slicing.cdi import BindMount, DriverInside, Library
-from gpuyard.slicing.escape import Stranger, card_uses, strangers
+from gpuyard.slicing.device_files import openers
+from gpuyard.slicing.escape import Stranger, card_look, strangers
 from gpuyard.slicing.ledger import Holder, Usage, reap, usage
 from gpuyard.slicing.shared_files import (
     ComputeMode,
@@ -153,10 +154,12 @@ class SliceKeeper:
             return ()
         paths = [str(self.driver.cuda.parent), os.environ.get("LD_LIBRARY_PATH", "")]
         library_path = {"LD_LIBRARY_PATH": ":".join(path for path in paths if path)}
-        before = self._holders(units)
-        uses = card_uses({**self.driver.variables(), **library_path})
-        # What was allocated or freed while NVML was asked is in one of the two looks.
-        return strangers(uses, (*before, *self._holders(units)), units)
+        before, opened = self._holders(units), openers(units)
+        look = card_look({**self.driver.variables(), **library_path})
+        # What was allocated or freed while NVML was asked is in one of the two looks. A device is open in both: the
+        # child of a program on a slice has it too, until it begins its own.
+        opened = opened & openers(units) if look.device_tells else frozenset()
+        return strangers(look.uses, (*before, *self._holders(units)), units, opened)
 
     def _holders(self, units: Collection[str]) -> list[Holder]:
         found: list[Holder] = []

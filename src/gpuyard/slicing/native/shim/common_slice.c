@@ -1,12 +1,4 @@
 /* The slice file: what this process may use. Anything that is not wholly right refuses. */
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
-
 #include "shim.h"
 
 struct gy_slice_file gy_slice;

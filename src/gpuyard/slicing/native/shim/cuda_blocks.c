@@ -1,46 +1,36 @@
 /* What this process holds: an open-addressing table by handle, so that a free costs the same however much is held. */
-#include <sched.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "cuda_shim.h"
 
 char gy_blocks_busy;
 static struct gy_block *table;
 static size_t room, count; /* room is a power of two; never more than a quarter is taken */
 
-void gy_blocks_contend(void) {
-    while (__atomic_test_and_set(&gy_blocks_busy, __ATOMIC_ACQUIRE)) sched_yield();
+void gy_contend(char *busy) {
+    while (__atomic_test_and_set(busy, __ATOMIC_ACQUIRE)) sched_yield();
 }
 
-static size_t home_of(uint64_t key, uint8_t kind) { return ((key ^ kind) * 0x9E3779B97F4A7C15u >> 20) & (room - 1); }
+static size_t home_of(uint64_t key, unsigned kind) { return ((key ^ kind) * 0x9E3779B97F4A7C15u >> 20) & (room - 1); }
 
-static bool grow(void) {
-    size_t old_room = room;
-    struct gy_block *old = table, *fresh = calloc(room ? room * 2 : 256, sizeof *fresh);
+static __attribute__((noinline)) bool grow(void) {
+    struct gy_block *old = table, *end = table + room, *fresh = calloc(room ? room * 2 : 256, sizeof *fresh);
     if (fresh == NULL) return false;
     table = fresh;
     room = room ? room * 2 : 256;
-    for (size_t i = 0; i < old_room; i++) {
-        if (old[i].key == 0) continue;
-        size_t at = home_of(old[i].key, old[i].kind);
-        while (table[at].key) at = (at + 1) & (room - 1);
-        table[at] = old[i];
-    }
+    count = 0;
+    for (struct gy_block *block = old; block < end; block++)
+        if (block->key) gy_block_put(block);
     free(old);
     return true;
 }
 
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE struct gy_block *find(uint64_t key, uint8_t kind) {
+struct gy_block *gy_block_find(uint64_t key, enum gy_kind kind) {
     if (UNLIKELY(room == 0 || key == 0)) return NULL;
     for (size_t at = home_of(key, kind); table[at].key; at = (at + 1) & (room - 1))
         if (table[at].key == key && table[at].kind == kind) return &table[at];
     return NULL;
 }
 
-INLINE bool put(const struct gy_block *block) {
+bool gy_block_put(const struct gy_block *block) {
     if (UNLIKELY(block->key == 0 || (4 * count >= room && !grow()))) return false;
     size_t at = home_of(block->key, block->kind);
     while (table[at].key && !(table[at].key == block->key && table[at].kind == block->kind)) at = (at + 1) & (room - 1);
@@ -49,13 +39,12 @@ INLINE bool put(const struct gy_block *block) {
     return true;
 }
 
-struct gy_block *gy_block_find(uint64_t key, enum gy_kind kind) { return find(key, (uint8_t)kind); }
-bool gy_block_put(struct gy_block block) { return put(&block); }
+#define FLAT __attribute__((flatten)) /* the ways that every allocation takes: with what they call, in one piece */
 
-bool gy_block_keep(const struct gy_block *block) {
-    gy_blocks_lock();
-    bool kept = put(block);
-    gy_blocks_unlock();
+FLAT bool gy_block_keep(const struct gy_block *block) {
+    gy_hold(&gy_blocks_busy);
+    bool kept = gy_block_put(block);
+    gy_let_go(&gy_blocks_busy);
     return kept;
 }
 
@@ -78,19 +67,19 @@ struct gy_block *gy_block_next(struct gy_block *after) {
     return NULL;
 }
 
-bool gy_block_take(uint64_t key, enum gy_kind kind, struct gy_block *out) {
-    gy_blocks_lock();
-    struct gy_block *block = find(key, (uint8_t)kind);
+FLAT bool gy_block_take(uint64_t key, enum gy_kind kind, struct gy_block *out) {
+    gy_hold(&gy_blocks_busy);
+    struct gy_block *block = gy_block_find(key, kind);
     if (block != NULL) {
         *out = *block;
         gy_block_remove(block);
     }
-    gy_blocks_unlock();
+    gy_let_go(&gy_blocks_busy);
     return block != NULL;
 }
 
 void gy_blocks_after_fork(void) {
-    gy_blocks_unlock();
+    gy_let_go(&gy_blocks_busy);
     free(table);
     table = NULL;
     room = count = 0;

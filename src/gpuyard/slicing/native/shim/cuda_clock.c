@@ -1,10 +1,8 @@
 /* A card's virtual clock. Work of k tenants shares the card, so each gets 1/k of it: the clock advances at that rate, and a
  * tenant is charged by it. Charged by the wall, a tenant would pay for its neighbours' work. */
-#include <sched.h>
-#include <string.h>
-
 #include "cuda_shim.h"
 
+#define EACH_TENANT(t, clock) for (struct gy_clock_tenant *t = (clock)->tenants; t < (clock)->tenants + GY_CLOCK_TENANTS; t++)
 enum { BURST_NS = 20 * 1000 * 1000, LONGEST_WAIT_NS = 5 * 1000 * 1000, NEAR_NS = 100 * 1000, HELD_NS = 20 * 1000 * 1000 };
 
 /* The clock is shared with other slices: its lock is a word, for no pointer of theirs may be followed here. It holds until
@@ -30,8 +28,7 @@ static uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
 static void advance(struct gy_card_clock *clock, uint64_t now) {
     while (clock->advanced_ns < now) {
         uint64_t end = now, busy = 0;
-        for (uint32_t i = 0; i < GY_CLOCK_TENANTS; i++) {
-            const struct gy_clock_tenant *t = &clock->tenants[i];
+        EACH_TENANT(t, clock) {
             if (!t->in_use || t->busy_until_ns <= clock->advanced_ns) continue;
             busy++;
             if (t->busy_until_ns < end) end = t->busy_until_ns;
@@ -52,15 +49,23 @@ static void refill(struct gy_account *account, uint64_t now, uint64_t cost, bool
 }
 
 static bool others_are_idle(const struct gy_account *account, uint64_t now) {
-    for (uint32_t i = 0; i < GY_CLOCK_TENANTS; i++) {
-        const struct gy_clock_tenant *t = &account->clock->tenants[i];
+    EACH_TENANT(t, account->clock)
         if (t != account->tenant && t->in_use && t->busy_until_ns > now) return false;
-    }
     return true;
 }
 
-static bool is_mine(const struct gy_clock_tenant *t) {
-    return t->in_use && !strncmp(t->slice_id, gy_slice.slice_id, sizeof t->slice_id);
+/* Its place on the clock, which may be the first that is free; NULL where all are taken. */
+static struct gy_clock_tenant *place(struct gy_card_clock *clock, const struct gy_slice_card *card, uint64_t now) {
+    EACH_TENANT(t, clock)
+        if (t->in_use && !strncmp(t->slice_id, gy_slice.slice_id, sizeof t->slice_id)) return t;
+    EACH_TENANT(t, clock) {
+        if (t->in_use) continue;
+        *t = (struct gy_clock_tenant){.compute_ppm = card->compute_ppm, .refilled_ns = now};
+        memcpy(t->slice_id, gy_slice.slice_id, sizeof t->slice_id);
+        t->in_use = 1;
+        return t;
+    }
+    return NULL;
 }
 
 bool gy_account_open(struct gy_account *account, const struct gy_slice_card *card, uint64_t now) {
@@ -68,18 +73,7 @@ bool gy_account_open(struct gy_account *account, const struct gy_slice_card *car
     struct gy_card_clock *clock = gy_map_shared(card->clock_path, sizeof *clock, GY_CLOCK_MAGIC, &why);
     if (clock == NULL) return false;
     uint64_t held = hold(clock);
-    struct gy_clock_tenant *found = NULL;
-    for (uint32_t i = 0; i < GY_CLOCK_TENANTS && found == NULL; i++)
-        if (is_mine(&clock->tenants[i])) found = &clock->tenants[i];
-    for (uint32_t i = 0; i < GY_CLOCK_TENANTS && found == NULL; i++) {
-        if (clock->tenants[i].in_use) continue;
-        found = &clock->tenants[i];
-        memset(found, 0, sizeof *found);
-        memcpy(found->slice_id, gy_slice.slice_id, sizeof found->slice_id);
-        found->compute_ppm = card->compute_ppm;
-        found->refilled_ns = now;
-        found->in_use = 1;
-    }
+    struct gy_clock_tenant *found = place(clock, card, now);
     if (clock->advanced_ns == 0 || clock->advanced_ns > now) clock->advanced_ns = now; /* new, or of an earlier boot */
     if (found != NULL && found->refilled_ns > now) found->refilled_ns = now;
     let_go(clock, held);
@@ -99,8 +93,7 @@ uint64_t gy_account_busy(struct gy_account *account, uint64_t now, uint64_t unti
 /* What of the last `elapsed` ns others certainly had to themselves. */
 static uint64_t had_by_others(const struct gy_account *account, uint64_t now, uint64_t elapsed) {
     uint64_t total = 0, begin = now > elapsed ? now - elapsed : 0;
-    for (uint32_t i = 0; i < GY_CLOCK_TENANTS; i++) {
-        const struct gy_clock_tenant *t = &account->clock->tenants[i];
+    EACH_TENANT(t, account->clock) {
         if (t == account->tenant || !t->in_use) continue;
         uint64_t from = later(t->ran_from_ns, begin), until = t->ran_until_ns < now ? t->ran_until_ns : now;
         if (until > from) total += until - from;

@@ -1,6 +1,5 @@
-/* Which card of the slice a device number means, by UUID alone: numbers change with CUDA_VISIBLE_DEVICES. */
-#include <string.h>
-
+/* Which card of the slice a device number means, by UUID alone (numbers change with CUDA_VISIBLE_DEVICES), and what a program
+ * is told of it: the slice. */
 #include "cuda_shim.h"
 
 int8_t gy_cards[GY_DEVICES];
@@ -29,4 +28,25 @@ CUdevice gy_device_of_card(int card) {
     for (CUdevice device = 0; device < count; device++)
         if (gy_card_of_device(device) == card) return device;
     return -1;
+}
+
+OURS(cuMemGetInfo_v2)(size_t *free, size_t *total) {
+    size_t real_free = 0, real_total = 0;
+    CUresult result = REAL(cuMemGetInfo_v2)(&real_free, &real_total);
+    if (result != OK) return result;
+    int card = gy_card_now();
+    if (card >= 0) {
+        gy_pools_settle(card);
+        gy_mask(card, &real_total, &real_free);
+    }
+    if (free != NULL) *free = real_free;
+    if (total != NULL) *total = real_total;
+    return OK;
+}
+
+OURS(cuDeviceTotalMem_v2)(size_t *bytes, CUdevice device) {
+    CUresult result = REAL(cuDeviceTotalMem_v2)(bytes, device);
+    int card = result == OK ? gy_card_of_device(device) : -1;
+    if (card >= 0 && *bytes > gy_slice.cards[card].memory_bytes) *bytes = gy_slice.cards[card].memory_bytes;
+    return result;
 }

@@ -1,11 +1,6 @@
 /* The gate before launches, for slices with less than a whole card of compute. Launches pass in batches of a few milliseconds
  * of device time; two batches may be in flight, each between two events whose distance the device itself measures. While the
  * device runs dry between launches every batch is a single launch, so that pauses are not taken for work. */
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <sched.h>
-#include <time.h>
-
 #include "cuda_shim.h"
 
 enum { STREAMS = 8, RING = 64, MOST_LAUNCHES = 128, BATCH_NS = 3000000, POLL_NS = 50000, LONGEST_POLL_NS = 500000, BUSY_NS = 20000000 };
@@ -24,64 +19,53 @@ struct batch {
 
 bool gy_gated;
 static struct gy_account accounts[GY_MAX_CARDS];
-static bool has_account[GY_MAX_CARDS];
 static struct batch ring[RING];
 static unsigned first, next; /* ring[first..next) are in flight or, the last one, open */
-static bool open, measuring_overlap;
+static bool is_open, measuring_overlap, synchronized;
 /* On a device that ran dry by itself, single launches are measured; the larger batches between them find out whether it
  * runs dry only because every launch is measured. Where the program waited for it, only now and then one is. */
 static const uint8_t dry_batches[] = {1, 1, 1, 1, 2, 4, 8, 16, 16};
 enum { SAMPLE_EVERY = 16 };
 static unsigned dry_turn, fitting = 1;
-static bool synchronized;
-static uint64_t single; /* ns of device time of a launch by itself, lately */
-static uint64_t each_lately; /* ns of device time of a launch, lately */
+static uint64_t single, each_lately; /* ns of device time of a launch by itself, and of any launch, lately */
 static unsigned most = 1, most_open; /* launches of a batch; the room that the fast way was given */
 static uint64_t charged_until, last_elapsed;
 static int capturing;
 char gy_gate_busy, gy_direct;
 CUstream gy_open_stream[2] = {GY_NO_STREAM, GY_NO_STREAM};
 unsigned gy_open_room;
-static uint64_t (*now_ns)(void);
-static void (*sleep_ns)(uint64_t);
-
 static void sleep_really(uint64_t ns) {
     struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
     nanosleep(&t, NULL);
 }
 
-void gy_gate_contend(void) {
-    while (__atomic_test_and_set(&gy_gate_busy, __ATOMIC_ACQUIRE)) sched_yield();
-}
+static uint64_t (*now_ns)(void) = gy_monotonic_ns;
+static void (*sleep_ns)(uint64_t) = sleep_really;
 
 /* Launches of the open batch that took the fast way are counted when somebody comes the slow way. */
 static void lock(void) {
-    gy_gate_lock();
-    if (open) ring[(next - 1) % RING].launches += most_open - gy_open_room;
+    gy_hold(&gy_gate_busy);
+    if (is_open) ring[(next - 1) % RING].launches += most_open - gy_open_room;
     most_open = gy_open_room;
 }
 
 static void unlock(void) {
     struct batch *b = &ring[(next - 1) % RING];
-    bool may_go_on = open && b->lanes == 1 && !capturing && (uintptr_t)b->lane[0].stream > 2 && most > b->launches;
+    bool may_go_on = is_open && b->lanes == 1 && !capturing && (uintptr_t)b->lane[0].stream > 2 && most > b->launches;
     gy_open_room = most_open = may_go_on ? most - b->launches : 0;
     gy_open_stream[0] = gy_open_stream[1] = GY_NO_STREAM;
     if (may_go_on) gy_open_stream[b->lane[0].per_thread] = b->lane[0].stream;
-    gy_gate_unlock();
+    gy_let_go(&gy_gate_busy);
 }
 
 const char *gy_gate_open(void *driver) {
     /* The emulator has a clock of its own; a driver has no such functions. */
-    *(void **)&now_ns = dlsym(driver, "gyEmulatorNowNs");
-    *(void **)&sleep_ns = dlsym(driver, "gyEmulatorSleepNs");
-    if (now_ns == NULL || sleep_ns == NULL) {
-        now_ns = gy_monotonic_ns;
-        sleep_ns = sleep_really;
-    }
+    void *now = dlsym(driver, "gyEmulatorNowNs"), *sleep = dlsym(driver, "gyEmulatorSleepNs");
+    if (now != NULL && sleep != NULL) *(void **)&now_ns = now, *(void **)&sleep_ns = sleep;
     for (uint32_t card = 0; card < gy_slice.card_count; card++) {
         if (gy_slice.cards[card].compute_ppm == 1000000) continue;
         if (!gy_account_open(&accounts[card], &gy_slice.cards[card], now_ns())) return "its clock is missing or full";
-        has_account[card] = gy_gated = true;
+        gy_gated = true;
     }
     gy_direct = !gy_gated;
     return NULL;
@@ -91,13 +75,13 @@ void gy_gate_after_fork(void) {
     gy_gate_forget();
     capturing = 0;
     gy_open_stream[0] = gy_open_stream[1] = GY_NO_STREAM;
-    gy_gate_unlock();
+    gy_let_go(&gy_gate_busy);
 }
 
 void gy_gate_forget(void) {
     for (int i = 0; i < RING; i++) ring[i].context = NULL;
     first = next;
-    open = measuring_overlap = false;
+    is_open = measuring_overlap = false;
 }
 
 static struct batch *at(unsigned index) { return &ring[index % RING]; }
@@ -121,11 +105,10 @@ static uint64_t elapsed_of(const struct batch *b, const struct batch *before) {
         if (s < begin) begin = s;
         if (e > end) end = e;
     }
-    if (before != NULL) {
-        for (int i = 0; i < before->lanes; i++) { /* where it ended after this one began, seen from this one's beginning */
-            double overlap = -milliseconds(before->lane[i].end, b->lane[0].start);
-            if (overlap > begin) begin = overlap;
-        }
+    int lanes_before = before != NULL ? before->lanes : 0;
+    for (int i = 0; i < lanes_before; i++) { /* where it ended after this one began, seen from this one's beginning */
+        double overlap = -milliseconds(before->lane[i].end, b->lane[0].start);
+        if (overlap > begin) begin = overlap;
     }
     uint64_t worked = end > begin ? (uint64_t)((end - begin) * 1e6) : 0;
     if (!b->dry) return worked;
@@ -142,7 +125,7 @@ static uint64_t elapsed_of(const struct batch *b, const struct batch *before) {
 static void harvest(uint64_t now) {
     static uint64_t run; /* device time since it last had nothing to do: at first without a pause, whoever else is busy */
     struct gy_work work = {0};
-    unsigned closed = open ? next - 1 : next;
+    unsigned closed = is_open ? next - 1 : next;
     int card = -1;
     while (first != closed && is_done(at(first))) {
         struct batch *b = at(first), *before = measuring_overlap && at(first - 1)->context == b->context ? at(first - 1) : NULL;
@@ -171,17 +154,14 @@ static void harvest(uint64_t now) {
 }
 
 static void record(CUevent event, const struct lane *lane) {
-    if (lane->per_thread) REAL(cuEventRecord_ptsz)(event, lane->stream);
-    else REAL(cuEventRecord)(event, lane->stream);
+    REAL_FOR(cuEventRecord, lane->per_thread)(event, lane->stream);
 }
 
 static bool has_events(struct batch *b, CUcontext context) {
     if (b->context == context) return true;
-    for (int i = 0; i < STREAMS; i++) {
-        if (b->context != NULL) {
-            REAL(cuEventDestroy_v2)(b->lane[i].start);
-            REAL(cuEventDestroy_v2)(b->lane[i].end);
-        }
+    for (int i = 0; i < STREAMS && b->context != NULL; i++) {
+        REAL(cuEventDestroy_v2)(b->lane[i].start);
+        REAL(cuEventDestroy_v2)(b->lane[i].end);
     }
     b->context = NULL;
     for (int i = 0; i < STREAMS; i++)
@@ -192,9 +172,9 @@ static bool has_events(struct batch *b, CUcontext context) {
 }
 
 static void close_batch(void) {
-    if (!open) return;
+    if (!is_open) return;
     struct batch *b = at(next - 1);
-    open = false;
+    is_open = false;
     if (b->dry) b->span = now_ns() - b->began;
     if (b->launches == 0) {
         next--;
@@ -240,7 +220,7 @@ static bool add_lane(struct batch *b, CUstream stream, bool per_thread) {
 static bool begin(CUcontext context, CUstream stream, bool per_thread) {
     CUdevice device;
     int card = REAL(cuCtxGetDevice)(&device) == OK ? gy_card_of_device(device) : -1;
-    if (card < 0 || !has_account[card]) return false;
+    if (card < 0 || accounts[card].clock == NULL) return false;
     harvest(now_ns());
     bool ran_dry = first == next;
     wait_for_turn(card);
@@ -257,7 +237,7 @@ static bool begin(CUcontext context, CUstream stream, bool per_thread) {
     else if (ran_dry && dry_turn++ % SAMPLE_EVERY == 0) most = 1;
     synchronized = false;
     next++;
-    open = true;
+    is_open = true;
     b->dry = ran_dry;
     b->first = first + 1 == next;
     bool added = add_lane(b, stream, per_thread);
@@ -266,15 +246,14 @@ static bool begin(CUcontext context, CUstream stream, bool per_thread) {
     return added;
 }
 
-static bool is_capturing(CUstream stream, bool per_thread) {
+bool gy_is_capturing(CUstream stream, bool per_thread) {
     int status = CAPTURE_NONE;
-    CUresult result = per_thread ? REAL(cuStreamIsCapturing_ptsz)(stream, &status) : REAL(cuStreamIsCapturing)(stream, &status);
-    return result == OK && status != CAPTURE_NONE;
+    return REAL_FOR(cuStreamIsCapturing, per_thread)(stream, &status) == OK && status != CAPTURE_NONE;
 }
 
 static bool pass(CUcontext context, CUstream stream, bool per_thread) {
     struct batch *b = at(next - 1);
-    if (open && b->context == context) {
+    if (is_open && b->context == context) {
         for (int i = 0; i < b->lanes; i++)
             if (b->lane[i].stream == stream && b->lane[i].per_thread == per_thread) return true;
         if (add_lane(b, stream, per_thread)) return true;
@@ -288,13 +267,13 @@ bool gy_gate_enter(CUstream stream, bool per_thread) {
     CUcontext context = NULL;
     lock();
     struct batch *b = at(next - 1);
-    bool same = open && b->lane[0].stream == stream && b->lane[0].per_thread == per_thread && !capturing;
+    bool same = is_open && b->lane[0].stream == stream && b->lane[0].per_thread == per_thread && !capturing;
     if (same && (uintptr_t)stream > 2) return true; /* a stream belongs to one context; the default streams to each */
     REAL(cuCtxGetCurrent)(&context);
     if (same && b->context == context) return true;
     int mode = CAPTURE_RELAXED; /* our own calls must not invalidate a capture that is going on elsewhere */
     bool relaxed = capturing && REAL(cuThreadExchangeStreamCaptureMode)(&mode) == OK;
-    bool counted = !(capturing && is_capturing(stream, per_thread)) && pass(context, stream, per_thread);
+    bool counted = !(capturing && gy_is_capturing(stream, per_thread)) && pass(context, stream, per_thread);
     if (relaxed) REAL(cuThreadExchangeStreamCaptureMode)(&mode);
     if (!counted) unlock();
     return counted;

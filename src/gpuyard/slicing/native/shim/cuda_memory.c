@@ -1,7 +1,5 @@
 /* Device memory: reserve in the ledger, ask the driver, roll back if it refuses. What is freed is given back after the driver
  * has freed it, and leaves the table before, so that an address that is handed out again at once is never confused. */
-#include <string.h>
-
 #include "cuda_shim.h"
 
 enum { GRAIN = 512 }; /* the driver's smallest allocation */
@@ -16,96 +14,72 @@ static CUresult reserve(int *card, uint64_t bytes) {
     CUdevice device;
     *card = -1;
     if (bytes == 0 || REAL(cuCtxGetDevice)(&device) != OK) return OK;
-    *card = gy_card_of_device(device);
-    if (*card < 0) return NOT_PERMITTED;
-    if (gy_reserve(*card, bytes)) return OK;
-    gy_pools_settle(*card);
-    return gy_reserve(*card, bytes) ? OK : OUT_OF_MEMORY;
+    int found = *card = gy_card_of_device(device);
+    return gy_grant(found, bytes);
 }
 
 static CUresult keep(CUresult result, enum gy_kind kind, int card, uint64_t bytes, uint64_t key, CUresult (*undo)(uint64_t)) {
-    if (UNLIKELY(card < 0)) return result;
-    if (result == OK) {
-        struct gy_block block = {.key = key, .bytes = bytes, .owner = context_now(), .card = (int16_t)card, .kind = (uint8_t)kind};
-        if (gy_block_keep(&block)) return OK;
-        undo(key); /* this process has no memory left to remember it */
-        result = OUT_OF_MEMORY;
-    }
-    gy_release(card, bytes);
-    return result;
+    struct gy_block block = {.key = key, .bytes = bytes, .card = (int16_t)card, .kind = (uint8_t)kind};
+    if (card >= 0 && result == OK) block.owner = context_now();
+    return gy_granted(result, &block, undo);
 }
 
-static CUresult undo_memory(uint64_t pointer) { return REAL(cuMemFree_v2)(pointer); }
-static CUresult undo_array(uint64_t array) { return REAL(cuArrayDestroy)((CUhandle)(uintptr_t)array); }
-static CUresult undo_mipmaps(uint64_t array) { return REAL(cuMipmappedArrayDestroy)((CUhandle)array); }
+static CUresult free_memory(uint64_t pointer) { return REAL(cuMemFree_v2)(pointer); }
+static CUresult free_array(uint64_t array) { return REAL(cuArrayDestroy)((CUhandle)array); }
+static CUresult free_mipmaps(uint64_t array) { return REAL(cuMipmappedArrayDestroy)((CUhandle)array); }
 
-EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *pointer, size_t bytes) {
-    ENTER();
-    int card;
-    uint64_t charged = gy_round_up(bytes, GRAIN);
-    CUresult result = reserve(&card, charged);
-    if (result != OK) return result;
-    result = REAL(cuMemAlloc_v2)(pointer, bytes);
-    return keep(result, GY_PLAIN, card, charged, result == OK ? *pointer : 0, undo_memory);
+#define ALLOCATE(kind, size, made, undo, call) \
+    int card;                                  \
+    uint64_t charged = size;                   \
+    CUresult result = reserve(&card, charged); \
+    if (result != OK) return result;           \
+    result = call;                             \
+    return keep(result, kind, card, charged, result == OK ? (uint64_t)*(made) : 0, undo)
+
+OURS(cuMemAlloc_v2)(CUdeviceptr *pointer, size_t bytes) {
+    ALLOCATE(GY_PLAIN, gy_round_up(bytes, GRAIN), pointer, free_memory, REAL(cuMemAlloc_v2)(pointer, bytes));
 }
 
-EXPORT CUresult cuMemAllocManaged(CUdeviceptr *pointer, size_t bytes, unsigned flags) {
-    ENTER();
-    int card;
-    uint64_t charged = gy_round_up(bytes, GRAIN);
-    CUresult result = reserve(&card, charged);
-    if (result != OK) return result;
-    result = REAL(cuMemAllocManaged)(pointer, bytes, flags);
-    return keep(result, GY_PLAIN, card, charged, result == OK ? *pointer : 0, undo_memory);
+OURS(cuMemAllocManaged)(CUdeviceptr *pointer, size_t bytes, unsigned flags) {
+    ALLOCATE(GY_PLAIN, gy_round_up(bytes, GRAIN), pointer, free_memory, REAL(cuMemAllocManaged)(pointer, bytes, flags));
 }
 
 /* The driver chooses the pitch: what it is likely to be is reserved first, and the rest when it is known. */
-EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *pointer, size_t *pitch, size_t width, size_t height, unsigned element) {
-    ENTER();
+OURS(cuMemAllocPitch_v2)(CUdeviceptr *pointer, size_t *pitch, size_t width, size_t height, unsigned element) {
     int card;
-    uint64_t row = gy_round_up(width, GRAIN), guess;
-    if (__builtin_mul_overflow(row, (uint64_t)height, &guess)) return OUT_OF_MEMORY;
-    CUresult result = reserve(&card, guess);
+    uint64_t row = gy_round_up(width, GRAIN), charged, whole;
+    if (__builtin_mul_overflow(row, (uint64_t)height, &charged)) return OUT_OF_MEMORY;
+    CUresult result = reserve(&card, charged);
     if (result != OK) return result;
     result = REAL(cuMemAllocPitch_v2)(pointer, pitch, width, height, element);
-    uint64_t charged = guess;
     if (result == OK && card >= 0 && *pitch > row) {
-        if (__builtin_mul_overflow((uint64_t)*pitch, (uint64_t)height, &charged) || !gy_reserve(card, charged - guess)) {
-            undo_memory(*pointer);
-            charged = guess;
-            result = OUT_OF_MEMORY;
-        }
+        bool fits = !__builtin_mul_overflow((uint64_t)*pitch, (uint64_t)height, &whole) && gy_reserve(card, whole - charged);
+        if (fits) charged = whole;
+        else free_memory(*pointer), result = OUT_OF_MEMORY;
     }
-    return keep(result, GY_PLAIN, card, charged, result == OK ? *pointer : 0, undo_memory);
+    return keep(result, GY_PLAIN, card, charged, result == OK ? *pointer : 0, free_memory);
 }
 
-static CUresult give_back(uint64_t key, enum gy_kind kind, CUresult (*real)(uint64_t)) {
-    struct gy_block block;
-    bool known = gy_block_take(key, kind, &block);
-    CUresult result = real(key);
-    if (!known) return result;
-    if (result == OK) {
-        gy_release(block.card, block.bytes);
-        return OK;
-    }
-    gy_block_keep(&block);
+/* Takes it from the table: as memory, also what was allocated in stream order. */
+static bool take(uint64_t key, enum gy_kind kind, struct gy_block *block) {
+    return (kind == GY_PLAIN && gy_pools_used && gy_block_take(key, GY_POOLED, block)) || gy_block_take(key, kind, block);
+}
+
+static CUresult freed(CUresult result, bool known, const struct gy_block *block) {
+    if (known && result != OK) gy_block_keep(block);
+    else if (known && block->kind == GY_POOLED) gy_pool_settle(block->owner, block->card);
+    else if (known) gy_release(block->card, block->bytes);
     return result;
 }
 
-EXPORT CUresult cuMemFree_v2(CUdeviceptr pointer) {
-    ENTER();
-    struct gy_block block;
-    if (gy_pools_used && gy_block_take(pointer, GY_POOLED, &block)) { /* allocated in stream order, freed at once */
-        CUresult result = REAL(cuMemFree_v2)(pointer);
-        if (result != OK) {
-            gy_block_keep(&block);
-        } else {
-            gy_pool_settle(block.owner, block.card);
-        }
-        return result;
+#define FREE(name, per_thread, kind, parameters, ...)                        \
+    OURS(name) parameters {                                                  \
+        struct gy_block block;                                               \
+        bool known = take((uint64_t)HANDLE_OF(__VA_ARGS__, ), kind, &block); \
+        return freed(REAL(name)(__VA_ARGS__), known, &block);                \
     }
-    return give_back(pointer, GY_PLAIN, undo_memory);
-}
+#define HANDLE_OF(first, ...) first
+GY_EACH_FREE(FREE)
 
 static uint64_t element_bytes(int format, unsigned channels) {
     uint64_t one = format == 1 || format == 8 ? 1 : format == 2 || format == 9 || format == 0x10 ? 2 : 4;
@@ -116,7 +90,7 @@ static uint64_t element_bytes(int format, unsigned channels) {
 
 /* Arrays lie in blocks of 64 bytes by 8 rows; a size is reserved that holds them however they are laid out. */
 static uint64_t array_bytes(const struct gy_array3d_descriptor *d, unsigned levels) {
-    if (d->flags & (ARRAY_SPARSE | ARRAY_DEFERRED)) return 0; /* memory is mapped into it later, and counted there */
+    if (d == NULL || d->flags & (ARRAY_SPARSE | ARRAY_DEFERRED)) return 0; /* memory is mapped into it later, and counted there */
     uint64_t total = 0;
     for (unsigned level = 0; level < (levels ? levels : 1); level++) {
         uint64_t w = d->width >> level, h = d->height >> level, depth = d->depth >> level, bytes;
@@ -130,69 +104,30 @@ static uint64_t array_bytes(const struct gy_array3d_descriptor *d, unsigned leve
     return gy_round_up(total, GRAIN);
 }
 
-EXPORT CUresult cuArray3DCreate_v2(CUhandle *array, const struct gy_array3d_descriptor *descriptor) {
-    ENTER();
-    int card = -1;
-    uint64_t bytes = descriptor == NULL ? 0 : array_bytes(descriptor, 1);
-    CUresult result = reserve(&card, bytes);
-    if (result != OK) return result;
-    result = REAL(cuArray3DCreate_v2)(array, descriptor);
-    return keep(result, GY_ARRAY, card, bytes, result == OK ? (uint64_t)*array : 0, undo_array);
+OURS(cuArray3DCreate_v2)(CUhandle *array, const struct gy_array3d_descriptor *descriptor) {
+    ALLOCATE(GY_ARRAY, array_bytes(descriptor, 1), array, free_array, REAL(cuArray3DCreate_v2)(array, descriptor));
 }
 
-EXPORT CUresult cuArrayCreate_v2(CUhandle *array, const struct gy_array_descriptor *d) {
-    ENTER();
-    int card = -1;
-    uint64_t bytes = 0;
-    if (d != NULL) {
-        struct gy_array3d_descriptor full = {d->width, d->height, 0, d->format, d->channels, 0};
-        bytes = array_bytes(&full, 1);
-    }
-    CUresult result = reserve(&card, bytes);
-    if (result != OK) return result;
-    result = REAL(cuArrayCreate_v2)(array, d);
-    return keep(result, GY_ARRAY, card, bytes, result == OK ? (uint64_t)*array : 0, undo_array);
+OURS(cuArrayCreate_v2)(CUhandle *array, const struct gy_array_descriptor *d) {
+    struct gy_array3d_descriptor full = {0};
+    if (d != NULL) full = (struct gy_array3d_descriptor){d->width, d->height, 0, d->format, d->channels, 0};
+    ALLOCATE(GY_ARRAY, array_bytes(d ? &full : NULL, 1), array, free_array, REAL(cuArrayCreate_v2)(array, d));
 }
 
-EXPORT CUresult cuMipmappedArrayCreate(CUhandle *array, const struct gy_array3d_descriptor *descriptor, unsigned levels) {
-    ENTER();
-    int card = -1;
-    uint64_t bytes = descriptor == NULL ? 0 : array_bytes(descriptor, levels);
-    CUresult result = reserve(&card, bytes);
-    if (result != OK) return result;
-    result = REAL(cuMipmappedArrayCreate)(array, descriptor, levels);
-    return keep(result, GY_ARRAY, card, bytes, result == OK ? (uint64_t)*array : 0, undo_mipmaps);
-}
-
-EXPORT CUresult cuArrayDestroy(CUhandle array) {
-    ENTER();
-    return give_back((uint64_t)array, GY_ARRAY, undo_array);
-}
-
-EXPORT CUresult cuMipmappedArrayDestroy(CUhandle array) {
-    ENTER();
-    return give_back((uint64_t)array, GY_ARRAY, undo_mipmaps);
+OURS(cuMipmappedArrayCreate)(CUhandle *array, const struct gy_array3d_descriptor *descriptor, unsigned levels) {
+    ALLOCATE(GY_ARRAY, array_bytes(descriptor, levels), array, free_mipmaps, REAL(cuMipmappedArrayCreate)(array, descriptor, levels));
 }
 
 /* Memory of another process is opened only where a process of this slice gave it out; it is charged to the one that did. */
-struct gy_ipc_handle { uint8_t bytes[64]; };
-
-EXPORT CUresult cuIpcGetMemHandle(struct gy_ipc_handle *handle, CUdeviceptr pointer) {
-    ENTER();
+OURS(cuIpcGetMemHandle)(struct gy_ipc_handle *handle, CUdeviceptr pointer) {
     CUresult result = REAL(cuIpcGetMemHandle)(handle, pointer);
-    if (result == OK) gy_exported(gy_fnv(handle, sizeof *handle));
+    if (result == OK) gy_was_exported(gy_fnv(handle, sizeof *handle), true);
     return result;
 }
 
-EXPORT CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *pointer, struct gy_ipc_handle handle, unsigned flags) {
-    ENTER();
-    if (!gy_was_exported(gy_fnv(&handle, sizeof handle))) return NOT_PERMITTED;
-    return REAL(cuIpcOpenMemHandle_v2)(pointer, handle, flags);
-}
-
-EXPORT CUresult cuIpcOpenMemHandle(CUdeviceptr *pointer, struct gy_ipc_handle handle, unsigned flags) {
-    ENTER();
-    if (!gy_was_exported(gy_fnv(&handle, sizeof handle))) return NOT_PERMITTED;
-    return REAL(cuIpcOpenMemHandle)(pointer, handle, flags);
-}
-
+#define IPC(name, per_thread, extra, parameters, ...)                                      \
+    OURS(name) parameters {                                                                \
+        if (!gy_was_exported(gy_fnv(&handle, sizeof handle), false)) return NOT_PERMITTED; \
+        return REAL(name)(__VA_ARGS__);                                                    \
+    }
+GY_EACH_IPC(IPC)
