@@ -17,6 +17,7 @@ from gpuyard.api import (
     access,
     access_keys,
     audit,
+    authority,
     costs,
     document,
     events,
@@ -55,6 +56,7 @@ class About:
     address: str
     state_dir: str
     database: str
+    authority: str | None = None  # the certificate of its own authority (PEM), where it signs for itself
 
 
 @router.get("/health")
@@ -120,6 +122,7 @@ def build(yard: Yard, about: About) -> FastAPI:
     for part in (invoices.router, costs.router, wallet.router, reconciling.router, idle.router):
         app.include_router(part, prefix="/v1")
     app.include_router(verifying.router, prefix="/v1")
+    app.include_router(authority.router, prefix="/v1")
     app.include_router(queue.router, prefix="/v1")
     app.include_router(access_keys.router, prefix="/v1")
     for part in (access.router, limits.router, audit.router):

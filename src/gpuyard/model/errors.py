@@ -82,6 +82,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "extra_missing": 422,
     "port_in_use": 409,
     "not_loopback": 422,
+    "tls_unusable": 422,
     "no_cards_found": 422,
     "fleet_spec_invalid": 400,
     "fleet_file_invalid": 400,
@@ -94,6 +95,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "unknown_policy": 422,
     # the client
     "unreachable": 503,
+    "yard_not_trusted": 502,
     "no_credentials": 401,
     "timed_out": 504,
     "workload_failed": 409,

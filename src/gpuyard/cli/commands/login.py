@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gpuyard.cli.credentials import CHOSEN, save
+from gpuyard.cli.credentials import CHOSEN, read_authority, save
 from gpuyard.cli.output import say, show_json, t
 
 APP = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -16,16 +17,20 @@ APP = typer.Typer(rich_markup_mode=None, add_completion=False)
 def login(
     url: Annotated[str | None, typer.Option(help=t("option.url"))] = None,
     token: Annotated[str | None, typer.Option(help=t("option.token"))] = None,
+    ca: Annotated[Path | None, typer.Option(metavar="FILE", help=t("login.ca"))] = None,
+    ca_sha256: Annotated[str | None, typer.Option(metavar="HEX", help=t("login.ca_sha256"))] = None,
     as_json: Annotated[bool, typer.Option("--json", help=t("option.json"))] = False,
 ) -> None:
     from gpuyard.sdk import calls
     from gpuyard.sdk.client import Client
+    from gpuyard.sdk.pinning import fetch_authority
 
     url = url or CHOSEN.url or "http://127.0.0.1:8470"
     token = token or CHOSEN.token or str(typer.prompt(t("login.token"), hide_input=True, err=True))
-    with Client(url, token) as client:
+    authority = read_authority(ca) if ca is not None else None if ca_sha256 is None else fetch_authority(url, ca_sha256)
+    with Client(url, token, ca=authority) as client:
         me = client.send(calls.whoami())
-    path = save(url, token)
+    path = save(url, token, authority)
     if as_json:
         show_json(me)
     else:
