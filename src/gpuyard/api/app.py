@@ -29,6 +29,7 @@ from gpuyard.api import (
     money,
     problems,
     queue,
+    rate_limits,
     reconciling,
     sockets,
     tenants,
@@ -42,6 +43,7 @@ from gpuyard.api.dialects.door import Door
 from gpuyard.api.guard import Guard
 from gpuyard.api.remembering import Answers
 from gpuyard.api.rendering import answer
+from gpuyard.control import rate_limits as stored_rate_limits
 from gpuyard.control.yard import Yard
 from gpuyard.model.times import to_text
 from gpuyard.store import workloads as stored_workloads
@@ -116,6 +118,8 @@ def build(yard: Yard, about: About) -> FastAPI:
     app.state.stopping = asyncio.Event()
     app.state.answers = Answers()
     app.state.strangers = Buckets(per_second=20, burst=200)  # tokens that were none, by address
+    with yard.store.read() as c:
+        app.state.rates = stored_rate_limits.load(c)
     problems.install(app)
     for part in (router, tenants.router, fleet.router, workloads.router, inside.router, money.router, events.router):
         app.include_router(part, prefix="/v1")
@@ -123,6 +127,7 @@ def build(yard: Yard, about: About) -> FastAPI:
         app.include_router(part, prefix="/v1")
     app.include_router(verifying.router, prefix="/v1")
     app.include_router(authority.router, prefix="/v1")
+    app.include_router(rate_limits.router, prefix="/v1")
     app.include_router(queue.router, prefix="/v1")
     app.include_router(access_keys.router, prefix="/v1")
     for part in (access.router, limits.router, audit.router):

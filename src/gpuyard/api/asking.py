@@ -17,6 +17,7 @@ from gpuyard.access.authority import Judgement
 from gpuyard.access.geography import caller_address
 from gpuyard.access.policies.patterns import Values
 from gpuyard.access.questions import VERBS, Origin, ask
+from gpuyard.access.rate_limits import RateLimits, classify
 from gpuyard.access.rates import Buckets
 from gpuyard.access.rules import Action
 from gpuyard.access.tokens import digest, from_header
@@ -161,8 +162,8 @@ class Asking:
 def identify(connection: HTTPConnection) -> Asking:
     """The caller that the bearer token proves.
 
-    Raises YardError `unauthenticated`, and `too_many_requests` before a further token is looked at where too many from
-    the same address were none.
+    Raises YardError `unauthenticated`, and `too_many_requests` where the token asks too often, and, before a further
+    token is looked at, where too many from the same address were none.
     """
     yard: Yard = connection.app.state.yard
     token = from_header(connection.headers.get("authorization"))
@@ -175,7 +176,7 @@ def identify(connection: HTTPConnection) -> Asking:
     if identity is None:
         now_us = time.monotonic_ns() // 1000
         if wait_us := strangers.wait_us(str(origin.address), now_us):
-            raise YardError("too_many_requests", seconds=-(-wait_us // 1_000_000))
+            raise too_many("unknown_token", wait_us)
         generation = yard.store.generation
         with yard.store.read() as c:
             identity = tenants.identity(c, hashed)
@@ -184,8 +185,17 @@ def identify(connection: HTTPConnection) -> Asking:
             raise YardError("unauthenticated")
         if yard.store.generation == generation:  # a revocation meanwhile must not be forgotten
             yard.identities[hashed] = identity  # known tokens only: a guesser cannot fill this
+    of = classify(connection.scope.get("method"), connection.scope["path"])
+    limits: RateLimits = connection.app.state.rates
+    if wait_us := limits.admit(identity.token_id, of, time.monotonic_ns() // 1000):
+        raise too_many(of, wait_us)
     language = language_of_header(connection.headers.get("accept-language"))
     return Asking(yard, identity, language, connection.app.state.answers, origin)
+
+
+def too_many(of: str, wait_us: int) -> YardError:
+    """A refusal that says when to come back, in whole seconds."""
+    return YardError("too_many_requests", of=of, seconds=-(-wait_us // 1_000_000))
 
 
 def origin_of(yard: Yard, connection: HTTPConnection) -> Origin:

@@ -64,6 +64,7 @@ COMMANDS = {
     "organisations": "limits",
     "access": "access",
     "quotas": "limits",
+    "rates": "rates",
     "geography": "limits",
     "audit": "audit",
 }
