@@ -76,10 +76,12 @@ def _check_files(options: UpOptions) -> None:
     Raises YardError.
     """
     from gpuyard.catalog import price_history, taxes
+    from gpuyard.control.outgoing import Outgoing
     from gpuyard.hardware.fleet_file import load
     from gpuyard.hardware.simulated import parse_spec
 
     price_history.load(options.price_book)
+    Outgoing.allowing(options.fetch_networks)
     if options.tax_table is not None:
         taxes.load(options.tax_table)
     if options.fleet is not None:
@@ -167,6 +169,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
     from gpuyard.catalog import price_history, taxes
     from gpuyard.control.clock import YardClock
     from gpuyard.control.fleet_watch import update_fleet
+    from gpuyard.control.outgoing import Outgoing
     from gpuyard.control.sealing import Sealer
     from gpuyard.control.yard import Yard
     from gpuyard.hardware.activity import nvidia_activity
@@ -176,10 +179,11 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
     prices = price_history.load(options.price_book)
     probes, simulated = find_probes(options, store)
     clock = YardClock.open(store)
+    outgoing = Outgoing.allowing(options.fetch_networks)
     yard = Yard(
         id=_yard_id(store, clock.now_us()),
         store=store,
-        engine=make_engine(options.runtime, state / "engine", clock),
+        engine=make_engine(options.runtime, state / "engine", clock, outgoing.check_image),
         scheduler=find_scheduler(),
         clock=clock,
         book=prices.at(clock.now_us()),
@@ -187,6 +191,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
         taxes=taxes.load(options.tax_table) if options.tax_table is not None else taxes.NO_TAX,
         probes=probes,
         sealer=Sealer(state / "secret.key"),
+        outgoing=outgoing,
         simulated_cards=simulated,
         end_escaped=options.on_escape == "stop",
         reclaim=ReclaimPolicy(

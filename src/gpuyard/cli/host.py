@@ -28,6 +28,7 @@ class UpOptions:
     tls_cert: Path | None = None  # or with the operator's, which need no `tls`
     tls_key: Path | None = None
     tls_names: tuple[str, ...] = ()  # further names that others reach it by
+    fetch_networks: tuple[str, ...] = ()  # that the yard may fetch from although they are not public
     plain_http: bool = False  # beyond this machine, because something in front of it speaks TLS
 
     @property

@@ -14,6 +14,7 @@ from gpuyard.catalog.prices import PriceBook
 from gpuyard.catalog.taxes import NO_TAX, TaxTable
 from gpuyard.control.auditing import Auditor
 from gpuyard.control.authority import Authority
+from gpuyard.control.outgoing import Outgoing
 from gpuyard.control.roster import Roster
 from gpuyard.control.sealing import Sealer
 from gpuyard.control.waiting import Waiting
@@ -41,6 +42,7 @@ class Yard:
     book: PriceBook
     probes: tuple[Probe, ...]
     sealer: Sealer
+    outgoing: Outgoing = field(default_factory=Outgoing)
     seen: Mapping[str, Observation] = field(default_factory=dict[str, Observation])
     seen_version: int = 0  # changes whenever a unit or an address of `seen` is new or gone
     roster: Roster = field(default_factory=Roster)

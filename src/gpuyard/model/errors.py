@@ -83,6 +83,9 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "port_in_use": 409,
     "not_loopback": 422,
     "tls_unusable": 422,
+    # what the yard fetches
+    "fetch_refused": 422,
+    "fetch_failed": 502,
     "no_cards_found": 422,
     "fleet_spec_invalid": 400,
     "fleet_file_invalid": 400,

@@ -43,6 +43,7 @@ def up(
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help=t("up.tls_key"))] = None,
     tls_name: Annotated[list[str] | None, typer.Option(metavar="NAME", help=t("up.tls_name"))] = None,
     plain_http: Annotated[bool, typer.Option("--plain-http", help=t("up.plain_http"))] = False,
+    fetch_network: Annotated[list[str] | None, typer.Option(metavar="CIDR", help=t("up.fetch_network"))] = None,
     as_json: AsJson = False,
 ) -> None:
     if on_escape not in {"notice", "stop"}:
@@ -58,7 +59,7 @@ def up(
     notice_us, minimum_us = parse_duration(spot_notice), parse_duration(spot_minimum_run)
     options = UpOptions(
         folder, simulate, fleet, host, port, url, price_book, runtime, on_escape, notice_us, minimum_us, tax_table,
-        tls, tls_cert, tls_key, tuple(tls_name or ()), plain_http,
+        tls, tls_cert, tls_key, tuple(tls_name or ()), tuple(fetch_network or ()), plain_http,
     )  # fmt: skip
     installed().up(options, (lambda told: show_json(asdict(told))) if as_json else _greet)
 

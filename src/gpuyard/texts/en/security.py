@@ -26,4 +26,13 @@ TEXTS: dict[str, str] = {
     "cli.column.action_class": "actions",
     "cli.column.per_second": "a second",
     "cli.column.burst": "at once",
+    "cli.up.fetch_network": "A network that images and logins may be fetched from although it is not public; may be repeated.",
+    "error.fetch_refused": "The yard may not fetch from {host} ({address}: {because}): its operator can allow it with `gpuyard up --fetch-network CIDR`.",
+    "error.fetch_failed": "The yard could not fetch from {host}: {reason}.",
+    "word.because.loopback": "this machine itself",
+    "word.because.link_local": "an address of the link, where clouds keep credentials",
+    "word.because.private": "a private network",
+    "word.because.metadata": "where a cloud answers its guests",
+    "word.because.special": "not a public address",
+    "word.because.not_https": "not an https URL",
 }

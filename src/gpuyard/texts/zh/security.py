@@ -25,4 +25,13 @@ TEXTS: dict[str, str] = {
     "cli.column.action_class": "操作",
     "cli.column.per_second": "每秒",
     "cli.column.burst": "一次最多",
+    "cli.up.fetch_network": "允许从中获取镜像和登录信息的非公网网段；可重复。",
+    "error.fetch_refused": "不允许从 {host}（{address}：{because}）获取内容：管理员可用 `gpuyard up --fetch-network CIDR` 放行。",
+    "error.fetch_failed": "无法从 {host} 获取内容：{reason}。",
+    "word.because.loopback": "本机",
+    "word.because.link_local": "链路本地地址，云平台在此提供凭据",
+    "word.because.private": "私有网络",
+    "word.because.metadata": "云平台仅对其虚拟机应答的地址",
+    "word.because.special": "非公网地址",
+    "word.because.not_https": "不是 https URL",
 }
