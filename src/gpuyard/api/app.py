@@ -26,6 +26,7 @@ from gpuyard.api import (
     inside,
     invoices,
     limits,
+    login,
     money,
     problems,
     queue,
@@ -33,6 +34,7 @@ from gpuyard.api import (
     reconciling,
     sockets,
     tenants,
+    users,
     verifying,
     views,
     wallet,
@@ -120,6 +122,7 @@ def build(yard: Yard, about: About) -> FastAPI:
     app.state.strangers = Buckets(per_second=20, burst=200)  # tokens that were none, by address
     with yard.store.read() as c:
         app.state.rates = stored_rate_limits.load(c)
+    app.state.logins = login.Logins()
     problems.install(app)
     for part in (router, tenants.router, fleet.router, workloads.router, inside.router, money.router, events.router):
         app.include_router(part, prefix="/v1")
@@ -127,7 +130,8 @@ def build(yard: Yard, about: About) -> FastAPI:
         app.include_router(part, prefix="/v1")
     app.include_router(verifying.router, prefix="/v1")
     app.include_router(authority.router, prefix="/v1")
-    app.include_router(rate_limits.router, prefix="/v1")
+    for part in (rate_limits.router, users.router, login.router):
+        app.include_router(part, prefix="/v1")
     app.include_router(queue.router, prefix="/v1")
     app.include_router(access_keys.router, prefix="/v1")
     for part in (access.router, limits.router, audit.router):

@@ -162,8 +162,8 @@ class Asking:
 def identify(connection: HTTPConnection) -> Asking:
     """The caller that the bearer token proves.
 
-    Raises YardError `unauthenticated`, and `too_many_requests` where the token asks too often, and, before a further
-    token is looked at, where too many from the same address were none.
+    Raises YardError `unauthenticated`, and `too_many_requests` before a further token is looked at where too many from
+    the same address were none.
     """
     yard: Yard = connection.app.state.yard
     token = from_header(connection.headers.get("authorization"))
@@ -185,10 +185,11 @@ def identify(connection: HTTPConnection) -> Asking:
             raise YardError("unauthenticated")
         if yard.store.generation == generation:  # a revocation meanwhile must not be forgotten
             yard.identities[hashed] = identity  # known tokens only: a guesser cannot fill this
-    of = classify(connection.scope.get("method"), connection.scope["path"])
-    limits: RateLimits = connection.app.state.rates
-    if wait_us := limits.admit(identity.token_id, of, time.monotonic_ns() // 1000):
-        raise too_many(of, wait_us)
+    now_us = yard.clock.now_us()
+    if identity.expires_us is not None and now_us >= identity.expires_us:
+        yard.identities.pop(hashed, None)
+        raise YardError("unauthenticated")
+    yard.token_uses.note(identity.token_id, now_us)
     language = language_of_header(connection.headers.get("accept-language"))
     return Asking(yard, identity, language, connection.app.state.answers, origin)
 
@@ -221,12 +222,25 @@ def facts_of(spec: WorkloadSpec) -> dict[str, Values]:
     }
 
 
-async def asking(connection: HTTPConnection) -> Asking:
-    """`identify` as a dependency; a thread only where the store is across a network."""
+async def known(connection: HTTPConnection) -> Asking:
+    """`identify`; in a thread only where the store is across a network."""
     yard: Yard = connection.app.state.yard
     if yard.store.dialect == "sqlite":
         return identify(connection)
     return await asyncio.to_thread(identify, connection)
+
+
+async def asking(connection: HTTPConnection) -> Asking:
+    """Who asks, as a dependency, and counted as one request of theirs.
+
+    Raises YardError `unauthenticated`, `too_many_requests`.
+    """
+    caller = await known(connection)
+    of = classify(connection.scope.get("method"), connection.scope["path"])
+    limits: RateLimits = connection.app.state.rates
+    if wait_us := limits.admit(caller.identity.token_id, of, time.monotonic_ns() // 1000):
+        raise too_many(of, wait_us)
+    return caller
 
 
 Caller = Annotated[Asking, Depends(asking)]

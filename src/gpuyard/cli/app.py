@@ -60,6 +60,7 @@ COMMANDS = {
     "idle": "idle",
     "tenants": "tenants",
     "tokens": "tenants",
+    "users": "users",
     "keys": "keys",
     "organisations": "limits",
     "access": "access",

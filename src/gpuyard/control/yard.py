@@ -17,6 +17,7 @@ from gpuyard.control.authority import Authority
 from gpuyard.control.outgoing import Outgoing
 from gpuyard.control.roster import Roster
 from gpuyard.control.sealing import Sealer
+from gpuyard.control.token_uses import TokenUses
 from gpuyard.control.waiting import Waiting
 from gpuyard.engines.local import LocalEngine
 from gpuyard.engines.runtime import Observation
@@ -51,6 +52,7 @@ class Yard:
     findings: tuple[Finding, ...] = ()
     identities: dict[str, Identity] = field(default_factory=dict[str, Identity])  # token digest -> who; see api.asking
     access_keys: dict[str, KnownKey] = field(default_factory=dict[str, KnownKey])  # in force; see control.access_keys
+    token_uses: TokenUses = field(default_factory=TokenUses)
     wake: threading.Event = field(default_factory=threading.Event)
     queue: QueuePolicy = field(default_factory=QueuePolicy)
     reclaim: ReclaimPolicy = field(default_factory=ReclaimPolicy)

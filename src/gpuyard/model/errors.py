@@ -43,6 +43,9 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     # who asks
     "unauthenticated": 401,
     "forbidden": 403,
+    "login_refused": 401,
+    "password_refused": 422,
+    "user_not_found": 404,
     "insufficient_credit": 402,
     # access
     "invalid_policy": 422,

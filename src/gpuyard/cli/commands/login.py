@@ -17,6 +17,8 @@ APP = typer.Typer(rich_markup_mode=None, add_completion=False)
 def login(
     url: Annotated[str | None, typer.Option(help=t("option.url"))] = None,
     token: Annotated[str | None, typer.Option(help=t("option.token"))] = None,
+    user: Annotated[str | None, typer.Option(help=t("login.user"))] = None,
+    tenant: Annotated[str | None, typer.Option(help=t("option.tenant"))] = None,
     ca: Annotated[Path | None, typer.Option(metavar="FILE", help=t("login.ca"))] = None,
     ca_sha256: Annotated[str | None, typer.Option(metavar="HEX", help=t("login.ca_sha256"))] = None,
     as_json: Annotated[bool, typer.Option("--json", help=t("option.json"))] = False,
@@ -26,8 +28,10 @@ def login(
     from gpuyard.sdk.pinning import fetch_authority
 
     url = url or CHOSEN.url or "http://127.0.0.1:8470"
-    token = token or CHOSEN.token or str(typer.prompt(t("login.token"), hide_input=True, err=True))
     authority = read_authority(ca) if ca is not None else None if ca_sha256 is None else fetch_authority(url, ca_sha256)
+    if user is not None:
+        token = _by_password(url, authority, tenant, user)
+    token = token or CHOSEN.token or str(typer.prompt(t("login.token"), hide_input=True, err=True))
     with Client(url, token, ca=authority) as client:
         me = client.send(calls.whoami())
     path = save(url, token, authority)
@@ -35,3 +39,14 @@ def login(
         show_json(me)
     else:
         say(t("login.done", user=me["user"], role=me["role"], tenant=me["tenant_name"], path=path))
+
+
+def _by_password(url: str, authority: str | None, tenant: str | None, user: str) -> str:
+    """A token for half a day."""
+    from gpuyard.cli.commands.users import ask_password
+    from gpuyard.sdk import security_calls
+    from gpuyard.sdk.client import Client
+
+    password = ask_password(t("login.password"))
+    with Client(url, ca=authority) as client:
+        return str(client.send(security_calls.sign_in(tenant or "operators", user, password))["token"])

@@ -110,7 +110,7 @@ def list_tokens(as_json: AsJson = False) -> None:
     if as_json:
         show_json(found)
         return
-    columns = ["token", "user", "role", "tenant", "age", "state"]
+    columns = ["token", "user", "role", "tenant", "age", "last_used", "state"]
     show_table(
         [t(f"column.{name}") for name in columns],
         [
@@ -120,6 +120,7 @@ def list_tokens(as_json: AsJson = False) -> None:
                 x["role"],
                 x["tenant_id"],
                 age(x["created_at"]),
+                x["last_used_at"] and age(x["last_used_at"]),
                 t("tokens.revoked") if x["revoked"] else "",
             )
             for x in found
