@@ -28,6 +28,7 @@ from gpuyard.api import (
     limits,
     login,
     money,
+    oidc,
     problems,
     queue,
     rate_limits,
@@ -46,6 +47,7 @@ from gpuyard.api.guard import Guard
 from gpuyard.api.remembering import Answers
 from gpuyard.api.rendering import answer
 from gpuyard.control import rate_limits as stored_rate_limits
+from gpuyard.control.oidc import Provider
 from gpuyard.control.yard import Yard
 from gpuyard.model.times import to_text
 from gpuyard.store import workloads as stored_workloads
@@ -122,7 +124,8 @@ def build(yard: Yard, about: About) -> FastAPI:
     app.state.strangers = Buckets(per_second=20, burst=200)  # tokens that were none, by address
     with yard.store.read() as c:
         app.state.rates = stored_rate_limits.load(c)
-    app.state.logins = login.Logins()
+    app.state.logins, app.state.provider_logins = login.by_password(), login.by_provider()
+    app.state.provider = Provider(yard)
     problems.install(app)
     for part in (router, tenants.router, fleet.router, workloads.router, inside.router, money.router, events.router):
         app.include_router(part, prefix="/v1")
@@ -130,7 +133,7 @@ def build(yard: Yard, about: About) -> FastAPI:
         app.include_router(part, prefix="/v1")
     app.include_router(verifying.router, prefix="/v1")
     app.include_router(authority.router, prefix="/v1")
-    for part in (rate_limits.router, users.router, login.router):
+    for part in (rate_limits.router, users.router, login.router, oidc.router):
         app.include_router(part, prefix="/v1")
     app.include_router(queue.router, prefix="/v1")
     app.include_router(access_keys.router, prefix="/v1")

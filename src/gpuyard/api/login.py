@@ -56,10 +56,9 @@ class Logins:
     """Who may try a password now: so many from an address, and for a name, and never more at once than there is room
     for. Names that are no user's count too, so that waiting tells nothing."""
 
-    def __init__(self) -> None:
-        self.addresses = Buckets(per_second=0.5, burst=20)
-        self.names = Buckets(per_second=0.1, burst=10)
-        self._room = ThreadPoolExecutor(AT_ONCE, "passwords", initializer=passwords.warm_up)
+    def __init__(self, addresses: Buckets, names: Buckets, prepare: Callable[[], None] = lambda: None) -> None:
+        self.addresses, self.names = addresses, names
+        self._room = ThreadPoolExecutor(AT_ONCE, "logins", initializer=prepare)
         self._inside = 0
 
     async def attempt(self, address: str | None, name: str, work: Callable[[], T]) -> T:
@@ -81,6 +80,16 @@ class Logins:
             return await asyncio.get_running_loop().run_in_executor(self._room, work)
         finally:
             self._inside -= 1
+
+
+def by_password() -> Logins:
+    """For passwords: few attempts, as each may be a guess."""
+    return Logins(Buckets(per_second=0.5, burst=20), Buckets(per_second=0.1, burst=10), passwords.warm_up)
+
+
+def by_provider() -> Logins:
+    """For a login provider, which does its own counting: an office that shares an address must get in."""
+    return Logins(Buckets(per_second=2, burst=60), Buckets(per_second=2, burst=60))
 
 
 @router.post("/login", responses={200: {"model": SessionView}})

@@ -61,6 +61,7 @@ COMMANDS = {
     "tenants": "tenants",
     "tokens": "tenants",
     "users": "users",
+    "oidc": "oidc",
     "keys": "keys",
     "organisations": "limits",
     "access": "access",

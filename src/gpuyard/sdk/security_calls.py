@@ -54,3 +54,44 @@ def rotate_token(user: str, tenant: str | None, keep_s: int) -> Call[View]:
 def rotate_access_key(key: str, keep_s: int) -> Call[types.AccessKey]:
     path, body = f"/v1/access-keys/{quote(key, safe='')}/rotate", {"keep_s": keep_s}
     return Call("POST", path, types.AccessKey, body=body, repeatable=False)
+
+
+def oidc() -> Call[View]:
+    return Call("GET", "/v1/oidc", View)
+
+
+def put_oidc(
+    issuer: str, client_id: str, client_secret: str | None, scopes: str, user_claim: str, groups_claim: str
+) -> Call[View]:
+    body: View = {
+        "issuer": issuer,
+        "client_id": client_id,
+        "client_secret": client_secret,
+        "scopes": scopes,
+        "user_claim": user_claim,
+        "groups_claim": groups_claim,
+    }
+    return Call("PUT", "/v1/oidc", View, body=body)
+
+
+def remove_oidc() -> Call[None]:
+    return Call("DELETE", "/v1/oidc", type(None))
+
+
+def put_oidc_group(group: str, tenant: str, role: str | None) -> Call[View]:
+    return Call("PUT", "/v1/oidc/groups", View, body={"group": group, "tenant": tenant, "role": role})
+
+
+def begin_oidc() -> Call[dict[str, str]]:
+    return Call("GET", "/v1/login/oidc", dict[str, str])
+
+
+def finish_oidc(code: str, code_verifier: str, redirect_uri: str, nonce: str, tenant: str | None) -> Call[View]:
+    body: View = {
+        "code": code,
+        "code_verifier": code_verifier,
+        "redirect_uri": redirect_uri,
+        "nonce": nonce,
+        "tenant": tenant,
+    }
+    return Call("POST", "/v1/login/oidc", View, body=body, repeatable=False)
