@@ -140,6 +140,7 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
             lifespan="off",
             timeout_graceful_shutdown=3,
             server_header=False,
+            proxy_headers=False,  # whoever is on this machine could name any address: see `origin_of`
             ssl_context_factory=tls and tls.context_factory,
         )
         server = Server(config)

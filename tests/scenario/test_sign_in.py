@@ -90,3 +90,17 @@ def test_a_browser_signs_in_at_the_provider_and_the_terminal_goes_on(yard: RealY
     yard.run("login", "--url", yard.address, "--token", yard.token)
     assert "oidc:u-1" in yard.run("users", "list")
     yard.run("oidc", "off")
+
+
+def test_a_caller_on_this_machine_cannot_name_another_address(yard: RealYard) -> None:
+    yard.up()
+    with httpx.Client(base_url=yard.address) as stranger:
+        answers = [
+            stranger.post(
+                "/v1/login",
+                json={"tenant": "operators", "user": f"user-{n}", "password": OLD},
+                headers={"X-Forwarded-For": f"198.51.100.{n}"},
+            ).status_code
+            for n in range(40)
+        ]
+    assert 429 in answers  # all of them were counted as one

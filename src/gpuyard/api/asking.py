@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from gpuyard.access.authority import Judgement
-from gpuyard.access.geography import caller_address
+from gpuyard.access.geography import caller_address, told_secure
 from gpuyard.access.policies.patterns import Values
 from gpuyard.access.questions import VERBS, Origin, ask
 from gpuyard.access.rate_limits import RateLimits, classify
@@ -202,12 +202,14 @@ def too_many(of: str, wait_us: int) -> YardError:
 def origin_of(yard: Yard, connection: HTTPConnection) -> Origin:
     """Where the connection comes from. What a header says of that is believed of trusted proxies alone."""
     client = connection.client
+    peer = None if client is None else client.host
     forwarded = connection.headers.getlist("x-forwarded-for")
-    proxies = yard.authority.atlas().proxies if forwarded else ()
+    proto = connection.headers.get("x-forwarded-proto")
+    proxies = yard.authority.atlas().proxies if forwarded or proto else ()
     return Origin(
-        address=caller_address(None if client is None else client.host, forwarded, proxies),
+        address=caller_address(peer, forwarded, proxies),
         user_agent=connection.headers.get("user-agent"),
-        secure=connection.scope["scheme"] in ("https", "wss"),
+        secure=connection.scope["scheme"] in ("https", "wss") or told_secure(peer, proto, proxies),
     )
 
 
