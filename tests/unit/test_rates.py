@@ -9,7 +9,6 @@ import pytest
 from api_in_hand import QUARTER, ApiInHand
 from gpuyard.access.rate_limits import ActionClass, Rate, classify
 from gpuyard.access.rates import Buckets
-from gpuyard.api.app import build
 
 SECOND_US = 1_000_000
 
@@ -61,8 +60,9 @@ def test_each_token_has_a_bucket_for_each_class_and_is_told_when_to_come_back(tm
     assert "that launch" in refused.json()["detail"]
     assert api.alice.get("/v1/workloads").status_code == 200
     assert api.bob.post("/v1/workloads", json=QUARTER).status_code == 201
-    again = build(api.hand.yard, api.app.state.about)  # it is kept, and no limit is one too
-    assert again.state.rates.rates[ActionClass.LAUNCH] == Rate(0.5, 2)
+    api.hand.kill()  # it is kept, and no limit is one too
+    assert api.hand.yard.rates.rates[ActionClass.LAUNCH] == Rate(0.5, 2)
+    api = ApiInHand(tmp_path)
     api.operator.put("/v1/rate-limits/launch", json={})
     assert {api.alice.post("/v1/workloads", json=QUARTER).status_code for _ in range(5)} == {201}
     api.close()

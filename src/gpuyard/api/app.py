@@ -46,7 +46,6 @@ from gpuyard.api.dialects.door import Door
 from gpuyard.api.guard import Guard
 from gpuyard.api.remembering import Answers
 from gpuyard.api.rendering import answer
-from gpuyard.control import rate_limits as stored_rate_limits
 from gpuyard.control.oidc import Provider
 from gpuyard.control.yard import Yard
 from gpuyard.model.times import to_text
@@ -122,8 +121,6 @@ def build(yard: Yard, about: About) -> FastAPI:
     app.state.stopping = asyncio.Event()
     app.state.answers = Answers()
     app.state.strangers = Buckets(per_second=20, burst=200)  # tokens that were none, by address
-    with yard.store.read() as c:
-        app.state.rates = stored_rate_limits.load(c)
     app.state.logins, app.state.provider_logins = login.by_password(), login.by_provider()
     app.state.provider = Provider(yard)
     problems.install(app)

@@ -17,7 +17,7 @@ from gpuyard.access.authority import Judgement
 from gpuyard.access.geography import caller_address, told_secure
 from gpuyard.access.policies.patterns import Values
 from gpuyard.access.questions import VERBS, Origin, ask
-from gpuyard.access.rate_limits import RateLimits, classify
+from gpuyard.access.rate_limits import classify
 from gpuyard.access.rates import Buckets
 from gpuyard.access.rules import Action
 from gpuyard.access.tokens import digest, from_header
@@ -239,8 +239,7 @@ async def asking(connection: HTTPConnection) -> Asking:
     """
     caller = await known(connection)
     of = classify(connection.scope.get("method"), connection.scope["path"])
-    limits: RateLimits = connection.app.state.rates
-    if wait_us := limits.admit(caller.identity.token_id, of, time.monotonic_ns() // 1000):
+    if wait_us := caller.yard.rates.admit(caller.identity.token_id, of, time.monotonic_ns() // 1000):
         raise too_many(of, wait_us)
     return caller
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from gpuyard.access.rate_limits import ActionClass, Rate, RateLimits
+from gpuyard.access.rate_limits import ActionClass, Rate
 from gpuyard.api import schemas, views
 from gpuyard.api.access import may_manage
 from gpuyard.api.asking import Caller
@@ -35,15 +35,14 @@ class RateView(BaseModel):
 
 
 @router.get("/rate-limits", responses={200: {"model": schemas.Page[RateView]}})
-async def list_rate_limits(request: Request, caller: Caller) -> Response:
+async def list_rate_limits(caller: Caller) -> Response:
     """How often one token may ask, by class of actions."""
     may_manage(caller)
-    limits: RateLimits = request.app.state.rates
-    return page([_view(of, rate) for of, rate in limits.rates.items()], None)
+    return page([_view(of, rate) for of, rate in caller.yard.rates.rates.items()], None)
 
 
 @router.put("/rate-limits/{action_class}", responses={200: {"model": RateView}})
-async def put_rate_limit(request: Request, caller: Caller, action_class: ActionClass, body: RateRequest) -> Response:
+async def put_rate_limit(caller: Caller, action_class: ActionClass, body: RateRequest) -> Response:
     """Sets how often each token may ask for actions of a class, from now on: every bucket is full again."""
     may_manage(caller)
     rate = None if body.per_second is None else Rate(body.per_second, body.burst)
@@ -54,7 +53,7 @@ async def put_rate_limit(request: Request, caller: Caller, action_class: ActionC
             made = put(c, action_class, rate)
             data = {"per_second": "--" if rate is None else f"{rate.per_second:g}", "burst": str(body.burst)}
             events.append(c, [Event("rate_limit.set", action_class.value, now_us, None, caller.identity.user, data)])
-        request.app.state.rates = made
+        caller.yard.rates = made
         return answer(_view(action_class, rate))
 
     return await caller.write(work)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gpuyard.access.callers import KnownKey
+from gpuyard.access.rate_limits import RateLimits
 from gpuyard.billing.settling import WalletTerms
 from gpuyard.catalog.price_history import PriceHistory
 from gpuyard.catalog.prices import PriceBook
 from gpuyard.catalog.taxes import NO_TAX, TaxTable
+from gpuyard.control import rate_limits
 from gpuyard.control.auditing import Auditor
 from gpuyard.control.authority import Authority
 from gpuyard.control.outgoing import Outgoing
@@ -67,6 +69,9 @@ class Yard:
     stripe_secret: str | None = None  # what Stripe signs its calls with; None: such calls are refused
     trouble: str | None = None  # why the last pass of the loops could not be finished
     authority: Authority = field(init=False)
+    rates: RateLimits = field(init=False)
 
     def __post_init__(self) -> None:
+        with self.store.read() as c:
+            self.rates = rate_limits.load(c)
         self.authority = Authority(self.store, Auditor(self.store, self.clock, self.sealer, f"gpuyard/{self.id}"))

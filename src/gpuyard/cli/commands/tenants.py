@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
@@ -121,11 +122,20 @@ def list_tokens(as_json: AsJson = False) -> None:
                 x["tenant_id"],
                 age(x["created_at"]),
                 x["last_used_at"] and age(x["last_used_at"]),
-                t("tokens.revoked") if x["revoked"] else "",
+                _state(x),
             )
             for x in found
         ],
     )
+
+
+def _state(token: types.Token) -> str:
+    if token["revoked"]:
+        return t("tokens.revoked")
+    ends = token["expires_at"]
+    if ends is None:
+        return ""
+    return t("tokens.ended" if datetime.fromisoformat(ends) <= datetime.now(UTC) else "tokens.ends", at=ends)
 
 
 @TOKENS.command("add", help=t("tokens.add"))

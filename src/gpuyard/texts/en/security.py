@@ -81,4 +81,6 @@ TEXTS: dict[str, str] = {
     "cli.oidc.user_claim": "claim that names a user for good",
     "cli.oidc.groups_claim": "claim with the groups",
     "cli.oidc.group": "group of the provider",
+    "cli.tokens.ended": "ended",
+    "cli.tokens.ends": "ends {at}",
 }

@@ -80,4 +80,6 @@ TEXTS: dict[str, str] = {
     "cli.oidc.user_claim": "永久标识用户的声明",
     "cli.oidc.groups_claim": "包含组的声明",
     "cli.oidc.group": "登录服务的组",
+    "cli.tokens.ended": "已到期",
+    "cli.tokens.ends": "于 {at} 到期",
 }
