@@ -33,6 +33,7 @@ from gpuyard.texts import language_of_header
 T = TypeVar("T")
 
 MAX_LIMIT = 500
+AT_HAND = 10_000  # tokens that are known without asking the store
 START = "ec2:StartInstances"
 BY_POLICY = frozenset({"explicit_deny", "boundary"})
 
@@ -183,6 +184,8 @@ def identify(connection: HTTPConnection) -> Asking:
         if identity is None:
             strangers.take(str(origin.address), now_us)
             raise YardError("unauthenticated")
+        if len(yard.identities) >= AT_HAND:
+            yard.identities.clear()  # sessions come and go for ever
         if yard.store.generation == generation:  # a revocation meanwhile must not be forgotten
             yard.identities[hashed] = identity  # known tokens only: a guesser cannot fill this
     now_us = yard.clock.now_us()

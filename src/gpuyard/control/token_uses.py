@@ -32,7 +32,9 @@ class TokenUses:
         found = dict(self._new)
         with store.write(tells=False) as c:
             tenants.note_uses(c, found)
-        self._written.update(found)
+        newest = max(found.values())  # of older ones the next use is written anyway: sessions come and go for ever
+        kept = {**self._written, **found}
+        self._written = {token_id: at_us for token_id, at_us in kept.items() if newest - at_us < EVERY_US}
         for token_id, at_us in found.items():
             if self._new.get(token_id) == at_us:
                 del self._new[token_id]
