@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gpuyard.cli.host import UpOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gpuyard.control.yard import Yard
     from gpuyard.engines.local import LocalEngine
@@ -56,7 +56,7 @@ def find_probes(options: UpOptions, store: Store) -> tuple[tuple[Probe, ...], bo
     return (probe,), True
 
 
-def make_engine(kind: str, root: Path, clock: Clock) -> LocalEngine:
+def make_engine(kind: str, root: Path, clock: Clock, may_fetch: Callable[[str], None] = lambda _: None) -> LocalEngine:
     """The runtimes of this machine. `auto` runs plain processes, and images where a container engine answers.
 
     Raises YardError `runtime_unavailable`.
@@ -74,11 +74,13 @@ def make_engine(kind: str, root: Path, clock: Clock) -> LocalEngine:
         runtimes["process"] = ProcessRuntime(root, clock)
     engine = LocalEngine(runtimes, "process" if kind == "auto" else kind)
     if kind in {"auto", "container"}:
-        _add_container_runtime(engine, root, clock, must=kind == "container")
+        _add_container_runtime(engine, root, clock, may_fetch, must=kind == "container")
     return engine
 
 
-def _add_container_runtime(engine: LocalEngine, root: Path, clock: Clock, must: bool) -> None:
+def _add_container_runtime(
+    engine: LocalEngine, root: Path, clock: Clock, may_fetch: Callable[[str], None], must: bool
+) -> None:
     """The container runtime over the engine that listens here, or over a Podman service of the yard's own where only
     the program is installed. That takes a moment to start: with `must` it is waited for, otherwise it joins later.
 
@@ -100,7 +102,7 @@ def _add_container_runtime(engine: LocalEngine, root: Path, clock: Clock, must: 
         if found is None:
             return False
         engine.add(
-            ContainerRuntime(folder, clock, found.path, found.podman, volumes=root / "volumes"),
+            ContainerRuntime(folder, clock, found.path, found.podman, volumes=root / "volumes", may_fetch=may_fetch),
             close=private.stop if private is not None else None,
         )
         return True

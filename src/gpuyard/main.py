@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gpuyard.control.state_dir import StateDir
+    from gpuyard.control.tls import ServerTls
     from gpuyard.control.yard import Yard
     from gpuyard.store.database import Store
 
@@ -54,9 +55,10 @@ def up(options: UpOptions, started: Callable[[Started], None]) -> None:
 
     Raises YardError for everything that keeps it from starting; nothing is changed then.
     """
+    from gpuyard.control.listening import listen
     from gpuyard.control.state_dir import StateDir
 
-    listener = _listen(options.host, options.port)
+    listener = listen(options.host, options.port, guarded=options.secure or options.plain_http)
     try:
         _check_files(options)
         state = StateDir(options.state)
@@ -74,10 +76,12 @@ def _check_files(options: UpOptions) -> None:
     Raises YardError.
     """
     from gpuyard.catalog import price_history, taxes
+    from gpuyard.control.outgoing import Outgoing
     from gpuyard.hardware.fleet_file import load
     from gpuyard.hardware.simulated import parse_spec
 
     price_history.load(options.price_book)
+    Outgoing.allowing(options.fetch_networks)
     if options.tax_table is not None:
         taxes.load(options.tax_table)
     if options.fleet is not None:
@@ -86,31 +90,14 @@ def _check_files(options: UpOptions) -> None:
         parse_spec(options.simulate)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """The listening socket, taken before anything else so that a port in use changes nothing."""
-    import ipaddress
-
-    from gpuyard.model.errors import YardError
-
-    if not ipaddress.ip_address("127.0.0.1" if host == "localhost" else host).is_loopback:
-        raise YardError("not_loopback", host=host)
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise YardError("port_in_use", host=host, port=port) from error
-    listener.listen(128)
-    return listener
-
-
 def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started: Callable[[Started], None]) -> None:
     import uvicorn
 
     from gpuyard.api.app import About, build
+    from gpuyard.control.listening import told_address
     from gpuyard.control.loops import Loops
     from gpuyard.control.state_dir import Holder
+    from gpuyard.control.tls import open_tls
     from gpuyard.model.times import to_text
 
     _log_to(state.path / "yard.log")
@@ -120,8 +107,10 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
     try:
         yard = open_yard(options, store, state.path)
         token = _first_token(yard)
-        address = _address(listener)
-        app = build(yard, About(address, str(state.path), store.dialect))
+        address = told_address(listener, options.tls_names, secure=options.secure)
+        files = None if options.tls_cert is None or options.tls_key is None else (options.tls_cert, options.tls_key)
+        tls = open_tls(state.path / "tls", options.host, options.tls_names, files, yard.id) if options.secure else None
+        app = build(yard, About(address, str(state.path), store.dialect, tls and tls.authority))
         stop = threading.Event()
         loops = Loops(yard)
         loops.pass_once()
@@ -135,8 +124,10 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
                 await super().startup(sockets)
                 if self.started:
                     thread.start()
+                    if tls is not None:
+                        threading.Thread(target=tls.watch, args=(stop,), name="certificates", daemon=True).start()
                     state.announce(Holder(os.getpid(), address, to_text(yard.clock.now_us())))
-                    started(_started(options, yard, address, token, adopted))
+                    started(_started(options, yard, address, token, adopted, tls))
                     _mark_shown(yard, token)
 
             async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -144,9 +135,15 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
                 await super().shutdown(sockets)
 
         config = uvicorn.Config(
-            app, lifespan="off", log_config=None, access_log=False, server_header=False,
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
             timeout_graceful_shutdown=3,
-        )  # fmt: skip
+            server_header=False,
+            proxy_headers=False,  # whoever is on this machine could name any address: see `origin_of`
+            ssl_context_factory=tls and tls.context_factory,
+        )
         server = Server(config)
 
         def leave(*_: object) -> None:
@@ -174,6 +171,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
     from gpuyard.catalog import price_history, taxes
     from gpuyard.control.clock import YardClock
     from gpuyard.control.fleet_watch import update_fleet
+    from gpuyard.control.outgoing import Outgoing
     from gpuyard.control.sealing import Sealer
     from gpuyard.control.yard import Yard
     from gpuyard.hardware.activity import nvidia_activity
@@ -183,10 +181,11 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
     prices = price_history.load(options.price_book)
     probes, simulated = find_probes(options, store)
     clock = YardClock.open(store)
+    outgoing = Outgoing.allowing(options.fetch_networks)
     yard = Yard(
         id=_yard_id(store, clock.now_us()),
         store=store,
-        engine=make_engine(options.runtime, state / "engine", clock),
+        engine=make_engine(options.runtime, state / "engine", clock, outgoing.check_image),
         scheduler=find_scheduler(),
         clock=clock,
         book=prices.at(clock.now_us()),
@@ -194,6 +193,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
         taxes=taxes.load(options.tax_table) if options.tax_table is not None else taxes.NO_TAX,
         probes=probes,
         sealer=Sealer(state / "secret.key"),
+        outgoing=outgoing,
         simulated_cards=simulated,
         end_escaped=options.on_escape == "stop",
         reclaim=ReclaimPolicy(
@@ -263,12 +263,9 @@ def _mark_shown(yard: Yard, token: str | None) -> None:
             meta.put(c, "operator_token_shown", "1")
 
 
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _started(options: UpOptions, yard: Yard, address: str, token: str | None, adopted: int) -> Started:
+def _started(
+    options: UpOptions, yard: Yard, address: str, token: str | None, adopted: int, tls: ServerTls | None
+) -> Started:
     from gpuyard.store import fleet
 
     with yard.store.read() as c:
@@ -283,6 +280,7 @@ def _started(options: UpOptions, yard: Yard, address: str, token: str | None, ad
         simulated=yard.simulated_cards,
         runtimes=tuple(yard.engine.runtimes),
         adopted=adopted,
+        ca_sha256=tls and tls.fingerprint,
     )
 
 

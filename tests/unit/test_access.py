@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gpuyard.access.geography import told_secure
 from gpuyard.access.rules import Action, decide
 from gpuyard.access.tokens import digest, from_header, new_token
 from gpuyard.model.tenants import Identity, Role
@@ -89,3 +90,21 @@ def test_a_header_without_a_token_of_ours_is_nobody(header: str | None) -> None:
 def test_the_scheme_may_be_written_as_http_allows() -> None:
     token = new_token()
     assert from_header(f"bearer {token}") == from_header(f"BEARER {token}") == token
+
+
+@pytest.mark.parametrize(
+    ("peer", "proto", "secure"),
+    [
+        ("10.0.0.2", "https", True),
+        ("10.0.0.2", "http, https", True),
+        ("10.0.0.2", "https, http", False),  # the nearest proxy has the last word
+        ("10.0.0.2", None, False),
+        ("192.0.2.1", "https", False),  # a stranger says so
+        ("not an address", "https", False),
+        (None, "https", False),
+    ],
+)
+def test_only_a_trusted_proxy_says_that_a_caller_came_over_tls(
+    peer: str | None, proto: str | None, secure: bool
+) -> None:
+    assert told_secure(peer, proto, ("10.0.0.0/8",)) is secure

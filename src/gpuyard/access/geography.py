@@ -119,6 +119,17 @@ def caller_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
         address = hops.pop()
 
 
+def told_secure(peer: str | None, forwarded_proto: str | None, trusted: Sequence[str]) -> bool:
+    """Whether a trusted proxy says that the caller came to it over TLS. Nobody else's word counts."""
+    if peer is None or forwarded_proto is None or forwarded_proto.split(",")[-1].strip().lower() != "https":
+        return False
+    try:
+        known = real(peer)
+    except ValueError:
+        return False
+    return any(known in ip_network(text) for text in trusted)
+
+
 def check_country(text: str) -> str:
     """A country's two letters. Raises YardError `invalid_request`."""
     found = text.strip().upper()

@@ -18,7 +18,8 @@ from gpuyard.store.access_keys import AccessKey
 router = APIRouter(tags=["access keys"])
 
 
-def _view(key: AccessKey) -> views.View:
+def key_view(key: AccessKey) -> views.View:
+    """A key without its secret."""
     return {
         "id": key.identity.token_id,
         "user": key.identity.user,
@@ -27,6 +28,7 @@ def _view(key: AccessKey) -> views.View:
         "created_at": to_text(key.created_us),
         "last_used_at": None if key.last_used_us is None else to_text(key.last_used_us),
         "revoked": key.revoked_us is not None,
+        "expires_at": None if key.identity.expires_us is None else to_text(key.identity.expires_us),
     }
 
 
@@ -37,7 +39,7 @@ async def list_access_keys(caller: Caller) -> Response:
 
     def work() -> Response:
         with caller.yard.store.read() as c:
-            return page([_view(key) for key in access_keys.listing(c, None)], None)
+            return page([key_view(key) for key in access_keys.listing(c, None)], None)
 
     return await caller.read(work)
 
@@ -50,7 +52,7 @@ async def add_access_key(caller: Caller, body: schemas.TokenRequest) -> Response
     def work() -> Response:
         tenant = caller.tenant(body.tenant)
         key, secret = create(caller.yard, tenant, body.user, Role(body.role), caller.identity.user)
-        return answer({**_view(key), "secret": secret}, 201)
+        return answer({**key_view(key), "secret": secret}, 201)
 
     return await caller.write(work)
 

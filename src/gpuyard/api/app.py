@@ -17,6 +17,7 @@ from gpuyard.api import (
     access,
     access_keys,
     audit,
+    authority,
     costs,
     document,
     events,
@@ -25,12 +26,16 @@ from gpuyard.api import (
     inside,
     invoices,
     limits,
+    login,
     money,
+    oidc,
     problems,
     queue,
+    rate_limits,
     reconciling,
     sockets,
     tenants,
+    users,
     verifying,
     views,
     wallet,
@@ -41,6 +46,7 @@ from gpuyard.api.dialects.door import Door
 from gpuyard.api.guard import Guard
 from gpuyard.api.remembering import Answers
 from gpuyard.api.rendering import answer
+from gpuyard.control.oidc import Provider
 from gpuyard.control.yard import Yard
 from gpuyard.model.times import to_text
 from gpuyard.store import workloads as stored_workloads
@@ -55,6 +61,7 @@ class About:
     address: str
     state_dir: str
     database: str
+    authority: str | None = None  # the certificate of its own authority (PEM), where it signs for itself
 
 
 @router.get("/health")
@@ -114,12 +121,17 @@ def build(yard: Yard, about: About) -> FastAPI:
     app.state.stopping = asyncio.Event()
     app.state.answers = Answers()
     app.state.strangers = Buckets(per_second=20, burst=200)  # tokens that were none, by address
+    app.state.logins, app.state.provider_logins = login.by_password(), login.by_provider()
+    app.state.provider = Provider(yard)
     problems.install(app)
     for part in (router, tenants.router, fleet.router, workloads.router, inside.router, money.router, events.router):
         app.include_router(part, prefix="/v1")
     for part in (invoices.router, costs.router, wallet.router, reconciling.router, idle.router):
         app.include_router(part, prefix="/v1")
     app.include_router(verifying.router, prefix="/v1")
+    app.include_router(authority.router, prefix="/v1")
+    for part in (rate_limits.router, users.router, login.router, oidc.router):
+        app.include_router(part, prefix="/v1")
     app.include_router(queue.router, prefix="/v1")
     app.include_router(access_keys.router, prefix="/v1")
     for part in (access.router, limits.router, audit.router):

@@ -14,9 +14,10 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from gpuyard.access.authority import Judgement
-from gpuyard.access.geography import caller_address
+from gpuyard.access.geography import caller_address, told_secure
 from gpuyard.access.policies.patterns import Values
 from gpuyard.access.questions import VERBS, Origin, ask
+from gpuyard.access.rate_limits import classify
 from gpuyard.access.rates import Buckets
 from gpuyard.access.rules import Action
 from gpuyard.access.tokens import digest, from_header
@@ -32,6 +33,7 @@ from gpuyard.texts import language_of_header
 T = TypeVar("T")
 
 MAX_LIMIT = 500
+AT_HAND = 10_000  # tokens that are known without asking the store
 START = "ec2:StartInstances"
 BY_POLICY = frozenset({"explicit_deny", "boundary"})
 
@@ -175,28 +177,42 @@ def identify(connection: HTTPConnection) -> Asking:
     if identity is None:
         now_us = time.monotonic_ns() // 1000
         if wait_us := strangers.wait_us(str(origin.address), now_us):
-            raise YardError("too_many_requests", seconds=-(-wait_us // 1_000_000))
+            raise too_many("unknown_token", wait_us)
         generation = yard.store.generation
         with yard.store.read() as c:
             identity = tenants.identity(c, hashed)
         if identity is None:
             strangers.take(str(origin.address), now_us)
             raise YardError("unauthenticated")
+        if len(yard.identities) >= AT_HAND:
+            yard.identities.clear()  # sessions come and go for ever
         if yard.store.generation == generation:  # a revocation meanwhile must not be forgotten
             yard.identities[hashed] = identity  # known tokens only: a guesser cannot fill this
+    now_us = yard.clock.now_us()
+    if identity.expires_us is not None and now_us >= identity.expires_us:
+        yard.identities.pop(hashed, None)
+        raise YardError("unauthenticated")
+    yard.token_uses.note(identity.token_id, now_us)
     language = language_of_header(connection.headers.get("accept-language"))
     return Asking(yard, identity, language, connection.app.state.answers, origin)
+
+
+def too_many(of: str, wait_us: int) -> YardError:
+    """A refusal that says when to come back, in whole seconds."""
+    return YardError("too_many_requests", of=of, seconds=-(-wait_us // 1_000_000))
 
 
 def origin_of(yard: Yard, connection: HTTPConnection) -> Origin:
     """Where the connection comes from. What a header says of that is believed of trusted proxies alone."""
     client = connection.client
+    peer = None if client is None else client.host
     forwarded = connection.headers.getlist("x-forwarded-for")
-    proxies = yard.authority.atlas().proxies if forwarded else ()
+    proto = connection.headers.get("x-forwarded-proto")
+    proxies = yard.authority.atlas().proxies if forwarded or proto else ()
     return Origin(
-        address=caller_address(None if client is None else client.host, forwarded, proxies),
+        address=caller_address(peer, forwarded, proxies),
         user_agent=connection.headers.get("user-agent"),
-        secure=connection.scope["scheme"] in ("https", "wss"),
+        secure=connection.scope["scheme"] in ("https", "wss") or told_secure(peer, proto, proxies),
     )
 
 
@@ -211,12 +227,24 @@ def facts_of(spec: WorkloadSpec) -> dict[str, Values]:
     }
 
 
-async def asking(connection: HTTPConnection) -> Asking:
-    """`identify` as a dependency; a thread only where the store is across a network."""
+async def known(connection: HTTPConnection) -> Asking:
+    """`identify`; in a thread only where the store is across a network."""
     yard: Yard = connection.app.state.yard
     if yard.store.dialect == "sqlite":
         return identify(connection)
     return await asyncio.to_thread(identify, connection)
+
+
+async def asking(connection: HTTPConnection) -> Asking:
+    """Who asks, as a dependency, and counted as one request of theirs.
+
+    Raises YardError `unauthenticated`, `too_many_requests`.
+    """
+    caller = await known(connection)
+    of = classify(connection.scope.get("method"), connection.scope["path"])
+    if wait_us := caller.yard.rates.admit(caller.identity.token_id, of, time.monotonic_ns() // 1000):
+        raise too_many(of, wait_us)
+    return caller
 
 
 Caller = Annotated[Asking, Depends(asking)]

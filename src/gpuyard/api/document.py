@@ -8,7 +8,8 @@ from fastapi import FastAPI
 
 from gpuyard.api.schemas import Problem
 
-_OPEN = frozenset({"/v1/health", "/v1/payments/stripe"})  # the second is proven by a signature
+# The last is proven by a signature.
+_OPEN = frozenset({"/v1/health", "/v1/ca", "/v1/login", "/v1/login/oidc", "/v1/payments/stripe"})
 _REFUSED = {
     "description": "Refused. `code` is stable, `detail` is a sentence in the language of Accept-Language.",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from gpuyard.access.rules import Action
 from gpuyard.api import schemas, views
-from gpuyard.api.asking import Asking, Caller, asking
+from gpuyard.api.asking import Asking, Caller, known
 from gpuyard.api.rendering import json_bytes, page
 from gpuyard.api.workloads import Limit
 from gpuyard.model.errors import YardError
@@ -61,7 +61,7 @@ def _after(caller: Asking, after: int, scope: str | None, limit: int) -> list[Ev
 async def _still_known(request: Request) -> bool:
     """Whether the caller's token has not been revoked meanwhile."""
     try:
-        await asking(request)
+        await known(request)
     except YardError:
         return False
     return True

@@ -290,6 +290,8 @@ class TokenView(BaseModel):
     tenant_id: str
     created_at: str
     revoked: bool
+    expires_at: str | None = Field(description="when it ends by itself; null: when it is revoked")
+    last_used_at: str | None = Field(description="to the hour")
 
 
 class NewTokenView(TokenView):
@@ -324,6 +326,7 @@ class AccessKeyView(BaseModel):
     created_at: str
     last_used_at: str | None = Field(description="to the hour")
     revoked: bool
+    expires_at: str | None = Field(description="when it ends by itself; null: when it is revoked")
 
 
 class NewAccessKeyView(AccessKeyView):

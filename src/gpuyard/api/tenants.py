@@ -144,6 +144,8 @@ async def list_tokens(caller: Caller) -> Response:
                     "tenant_id": row.tenant_id,
                     "created_at": to_text(row.created_us),
                     "revoked": row.revoked_us is not None,
+                    "expires_at": None if row.expires_us is None else to_text(row.expires_us),
+                    "last_used_at": None if row.last_used_us is None else to_text(row.last_used_us),
                 }
                 for row in found
             ],
@@ -175,6 +177,8 @@ def _add_token(caller: Asking, body: schemas.TokenRequest) -> views.View:
         "tenant_id": tenant.id,
         "created_at": to_text(now_us),
         "revoked": False,
+        "expires_at": None,
+        "last_used_at": None,
         "token": token,
     }
 

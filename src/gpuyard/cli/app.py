@@ -60,10 +60,13 @@ COMMANDS = {
     "idle": "idle",
     "tenants": "tenants",
     "tokens": "tenants",
+    "users": "users",
+    "oidc": "oidc",
     "keys": "keys",
     "organisations": "limits",
     "access": "access",
     "quotas": "limits",
+    "rates": "rates",
     "geography": "limits",
     "audit": "audit",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -42,14 +43,15 @@ def state_dir(environment: Mapping[str, str] | None = None) -> Path:
     return Path(base) / "gpuyard"
 
 
-def save(url: str, token: str) -> Path:
+def save(url: str, token: str, ca: str | None = None) -> Path:
     """Writes the login down, readable by this user alone."""
     path = config_file()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_suffix(".new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(f'url = "{url}"\ntoken = "{token}"\n')
+        kept = {"url": url, "token": token, **({} if ca is None else {"ca": ca})}
+        file.writelines(f"{key} = {json.dumps(value)}\n" for key, value in kept.items())  # TOML's strings are JSON's
     draft.rename(path)
     return path
 
@@ -71,4 +73,26 @@ def connect() -> Client:
     token = CHOSEN.token or os.environ.get("GPUYARD_TOKEN") or saved.get("token")
     if not url or not token:
         raise YardError("no_credentials")
-    return Client(str(url), str(token))
+    return Client(str(url), str(token), ca=_authority(str(url), saved))
+
+
+def _authority(url: str, saved: Mapping[str, object]) -> str | None:
+    """The authority that alone is trusted for this URL: the environment's file, else what the login pinned for it.
+
+    Raises YardError `tls_unusable`.
+    """
+    if file := os.environ.get("GPUYARD_CA"):
+        return read_authority(Path(file))
+    pinned = saved.get("ca") if saved.get("url") == url else None
+    return None if pinned is None else str(pinned)
+
+
+def read_authority(file: Path) -> str:
+    """A file with certificates (PEM).
+
+    Raises YardError `tls_unusable`.
+    """
+    try:
+        return file.read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise YardError("tls_unusable", path=str(file), reason=str(error)) from error

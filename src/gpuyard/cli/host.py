@@ -24,6 +24,17 @@ class UpOptions:
     spot_notice_us: int = 120_000_000
     spot_minimum_run_us: int = 600_000_000
     tax_table: Path | None = None
+    tls: bool = False  # with certificates of the yard's own authority
+    tls_cert: Path | None = None  # or with the operator's, which need no `tls`
+    tls_key: Path | None = None
+    tls_names: tuple[str, ...] = ()  # further names that others reach it by
+    fetch_networks: tuple[str, ...] = ()  # that the yard may fetch from although they are not public
+    plain_http: bool = False  # beyond this machine, because something in front of it speaks TLS
+
+    @property
+    def secure(self) -> bool:
+        """Whether it speaks TLS."""
+        return self.tls or self.tls_cert is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,7 @@ class Started:
     simulated: bool
     runtimes: tuple[str, ...]
     adopted: int  # units that went on running while no yard did
+    ca_sha256: str | None = None  # of the yard's own authority, for clients to pin
 
 
 class FoundThing(TypedDict):

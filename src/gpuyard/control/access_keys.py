@@ -45,6 +45,10 @@ def revoke(yard: Yard, key_id: str, actor: str) -> None:
     yard.access_keys.clear()
 
 
+def _is_in_force(identity: Identity, now_us: int) -> bool:
+    return identity.expires_us is None or now_us < identity.expires_us
+
+
 class StoredKeys:
     """The yard's key ring. Keys that are known stay in memory, opened, until one is revoked."""
 
@@ -55,11 +59,11 @@ class StoredKeys:
         yard = self._yard
         known = yard.access_keys.get(key_id)
         if known is not None:
-            return known
+            return known if _is_in_force(known.identity, yard.clock.now_us()) else None
         generation = yard.store.generation
         with yard.store.read() as c:
             found = access_keys.find(c, key_id)
-        if found is None:
+        if found is None or not _is_in_force(found.identity, yard.clock.now_us()):
             return None
         known = KnownKey(found.identity, yard.sealer.open({_SECRET: found.sealed})[_SECRET])
         if yard.store.generation == generation:  # a revocation meanwhile must not be forgotten

@@ -95,6 +95,7 @@ class Loops:
             stop_what_is_outside(self.yard, now.at_us)
             self._next_geography_us = now.at_us + GEOGRAPHY_EVERY_US
         self.yard.authority.auditor.settle(now.at_us)
+        self.yard.token_uses.settle(self.yard.store)
         observations, owner = self.yard.engine.observe()
         now = self._now()
         self._money.note_units(observations)

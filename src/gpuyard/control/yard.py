@@ -8,14 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gpuyard.access.callers import KnownKey
+from gpuyard.access.rate_limits import RateLimits
 from gpuyard.billing.settling import WalletTerms
 from gpuyard.catalog.price_history import PriceHistory
 from gpuyard.catalog.prices import PriceBook
 from gpuyard.catalog.taxes import NO_TAX, TaxTable
+from gpuyard.control import rate_limits
 from gpuyard.control.auditing import Auditor
 from gpuyard.control.authority import Authority
+from gpuyard.control.outgoing import Outgoing
 from gpuyard.control.roster import Roster
 from gpuyard.control.sealing import Sealer
+from gpuyard.control.token_uses import TokenUses
 from gpuyard.engines.local import LocalEngine
 from gpuyard.engines.runtime import Observation
 from gpuyard.hardware.activity import CardActivity
@@ -41,6 +45,7 @@ class Yard:
     book: PriceBook
     probes: tuple[Probe, ...]
     sealer: Sealer
+    outgoing: Outgoing = field(default_factory=Outgoing)
     seen: Mapping[str, Observation] = field(default_factory=dict[str, Observation])
     seen_version: int = 0  # changes whenever a unit or an address of `seen` is new or gone
     roster: Roster = field(default_factory=Roster)
@@ -49,6 +54,7 @@ class Yard:
     findings: tuple[Finding, ...] = ()
     identities: dict[str, Identity] = field(default_factory=dict[str, Identity])  # token digest -> who; see api.asking
     access_keys: dict[str, KnownKey] = field(default_factory=dict[str, KnownKey])  # in force; see control.access_keys
+    token_uses: TokenUses = field(default_factory=TokenUses)
     wake: threading.Event = field(default_factory=threading.Event)
     queue: QueuePolicy = field(default_factory=QueuePolicy)
     reclaim: ReclaimPolicy = field(default_factory=ReclaimPolicy)
@@ -63,6 +69,9 @@ class Yard:
     stripe_secret: str | None = None  # what Stripe signs its calls with; None: such calls are refused
     trouble: str | None = None  # why the last pass of the loops could not be finished
     authority: Authority = field(init=False)
+    rates: RateLimits = field(init=False)
 
     def __post_init__(self) -> None:
+        with self.store.read() as c:
+            self.rates = rate_limits.load(c)
         self.authority = Authority(self.store, Auditor(self.store, self.clock, self.sealer, f"gpuyard/{self.id}"))

@@ -43,6 +43,13 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     # who asks
     "unauthenticated": 401,
     "forbidden": 403,
+    "login_refused": 401,
+    "oidc_off": 404,
+    "oidc_failed": 401,
+    "no_role_for_groups": 403,
+    "tenant_to_choose": 409,
+    "password_refused": 422,
+    "user_not_found": 404,
     "insufficient_credit": 402,
     # access
     "invalid_policy": 422,
@@ -82,6 +89,10 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "extra_missing": 422,
     "port_in_use": 409,
     "not_loopback": 422,
+    "tls_unusable": 422,
+    # what the yard fetches
+    "fetch_refused": 422,
+    "fetch_failed": 502,
     "no_cards_found": 422,
     "fleet_spec_invalid": 400,
     "fleet_file_invalid": 400,
@@ -94,6 +105,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "unknown_policy": 422,
     # the client
     "unreachable": 503,
+    "yard_not_trusted": 502,
     "no_credentials": 401,
     "timed_out": 504,
     "workload_failed": 409,

@@ -51,3 +51,4 @@ class Identity:
     user: str
     role: Role
     tenant_id: str
+    expires_us: int | None = None  # none: until it is revoked

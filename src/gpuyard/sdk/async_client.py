@@ -29,9 +29,14 @@ T = TypeVar("T")
 class AsyncClient:
     """A yard, called asynchronously. Every method raises YardError for what the yard refuses."""
 
-    def __init__(self, url: str, token: str | None = None, language: str | None = None) -> None:
-        self.target = Target(url.rstrip("/"), token, language)
-        self._http = httpx.AsyncClient(base_url=self.target.url, headers=self.target.headers, timeout=TIMEOUT_SECONDS)
+    def __init__(self, url: str, token: str | None = None, language: str | None = None, ca: str | None = None) -> None:
+        self.target = Target(url.rstrip("/"), token, language, ca)
+        self._http = httpx.AsyncClient(
+            base_url=self.target.url,
+            headers=self.target.headers,
+            timeout=TIMEOUT_SECONDS,
+            verify=self.target.trust() or True,
+        )
 
     async def __aenter__(self) -> AsyncClient:
         return self

@@ -28,12 +28,18 @@ T = TypeVar("T")
 class Client:
     """A yard, called synchronously. Every method raises YardError for what the yard refuses.
 
-    `Client("http://127.0.0.1:8470", "gy_...")`; a context manager, or call `close`.
+    `Client("http://127.0.0.1:8470", "gy_...")`; a context manager, or call `close`. `ca` is the certificate (PEM) of
+    the authority that alone is trusted for an https URL; without it, those that the system trusts.
     """
 
-    def __init__(self, url: str, token: str | None = None, language: str | None = None) -> None:
-        self.target = Target(url.rstrip("/"), token, language)
-        self._http = httpx.Client(base_url=self.target.url, headers=self.target.headers, timeout=TIMEOUT_SECONDS)
+    def __init__(self, url: str, token: str | None = None, language: str | None = None, ca: str | None = None) -> None:
+        self.target = Target(url.rstrip("/"), token, language, ca)
+        self._http = httpx.Client(
+            base_url=self.target.url,
+            headers=self.target.headers,
+            timeout=TIMEOUT_SECONDS,
+            verify=self.target.trust() or True,
+        )
 
     def __enter__(self) -> Client:
         return self

@@ -84,6 +84,7 @@ async def connect(target: Target, path: str, params: Params) -> AsyncIterator[Cl
             max_size=None,
             proxy=None,
             compression=None,
+            ssl=target.trust(),
         ) as socket:
             yield socket
     except InvalidStatus as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import ssl
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -26,6 +27,19 @@ class Target:
     url: str
     token: str | None = None
     language: str | None = None
+    ca: str | None = field(default=None, repr=False)  # PEM; see `trust`
+
+    def trust(self) -> ssl.SSLContext | None:
+        """What its certificate is held against: the pinned authority alone, or (None) what the library trusts.
+
+        Raises YardError `tls_unusable` for what is no certificate.
+        """
+        if self.ca is None or not self.url.startswith("https:"):
+            return None
+        try:
+            return ssl.create_default_context(cadata=self.ca)
+        except (ssl.SSLError, ValueError) as error:
+            raise YardError("tls_unusable", path="the pinned authority", reason=str(error)) from error
 
     @property
     def headers(self) -> dict[str, str]:
@@ -40,7 +54,12 @@ class Target:
         return f"{base}{path}?{urlencode(params, doseq=True)}"
 
     def unreachable(self, error: Exception) -> YardError:
-        """A broken connection as a refusal."""
+        """A broken connection as a refusal; of a certificate that is not trusted, one of its own."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return YardError("yard_not_trusted", url=self.url, reason=cause.verify_message)
+            cause = cause.__cause__ or cause.__context__
         return YardError("unreachable", url=self.url, reason=str(error) or type(error).__name__)
 
 

@@ -226,6 +226,8 @@ class Token(TypedDict):
     tenant_id: str
     created_at: str
     revoked: bool
+    expires_at: str | None
+    last_used_at: str | None
     token: NotRequired[str]  # only in the answer that makes it
 
 
@@ -237,6 +239,7 @@ class AccessKey(TypedDict):
     created_at: str
     last_used_at: str | None
     revoked: bool
+    expires_at: str | None
     secret: NotRequired[str]  # only in the answer that makes it
 
 

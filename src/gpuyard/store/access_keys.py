@@ -62,10 +62,19 @@ def revoke(c: Connection, key_id: str, now_us: int) -> bool:
     return c.execute(query.values(revoked_us=now_us, sealed=b"")).rowcount == 1
 
 
+def end(c: Connection, key_id: str, at_us: int) -> None:
+    """Lets a key end by itself, unless it does so sooner."""
+    ends = ACCESS_KEYS.c.expires_us
+    query = ACCESS_KEYS.update().where(ACCESS_KEYS.c.id == key_id, (ends.is_(None)) | (ends > at_us))
+    c.execute(query.values(expires_us=at_us))
+
+
 def _key(row: tuple[object, ...]) -> AccessKey:
-    key_id, tenant_id, user, role, sealed, created, used_us, revoked = row
+    key_id, tenant_id, user, role, sealed, created, used_us, revoked, expires = row
     return AccessKey(
-        Identity(str(key_id), str(user), Role(str(role)), str(tenant_id)),
+        Identity(
+            str(key_id), str(user), Role(str(role)), str(tenant_id), None if expires is None else int(str(expires))
+        ),
         int(str(created)),
         None if used_us is None else int(str(used_us)),
         None if revoked is None else int(str(revoked)),

@@ -17,6 +17,7 @@ ACCESS_KEYS = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("last_used_us", BigInteger),
     Column("revoked_us", BigInteger),
+    Column("expires_us", BigInteger),  # none: until it is revoked
     Index("access_keys_tenant", "tenant_id"),
 )
 

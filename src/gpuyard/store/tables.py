@@ -62,6 +62,8 @@ TOKENS = Table(
     Column("digest", Text, nullable=False, unique=True),
     Column("created_us", BigInteger, nullable=False),
     Column("revoked_us", BigInteger),
+    Column("expires_us", BigInteger),  # none: until it is revoked
+    Column("last_used_us", BigInteger),  # to the hour
 )
 
 WORKLOADS = Table(

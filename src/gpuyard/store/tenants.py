@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ class TokenRow:
     role: Role
     created_us: int
     revoked_us: int | None
+    expires_us: int | None = None
+    last_used_us: int | None = None
 
 
 def insert(c: Connection, tenant: Tenant) -> None:
@@ -88,16 +91,46 @@ def add_credit(c: Connection, tenant_id: str, nano: int, at_us: int = 0, transfe
     wallets.fund(c, tenant_id, currency, TransferKind.TOP_UP, transfer, nano)
 
 
-def insert_token(c: Connection, token_id: str, tenant_id: str, user: str, role: Role, digest: str, now_us: int) -> None:
+def insert_token(
+    c: Connection,
+    token_id: str,
+    tenant_id: str,
+    user: str,
+    role: Role,
+    digest: str,
+    now_us: int,
+    expires_us: int | None = None,
+) -> None:
     """Stores the hash of a token."""
     c.execute(
         TOKENS.insert().values(
-            id=token_id, tenant_id=tenant_id, user=user, role=role.value, digest=digest, created_us=now_us
+            id=token_id,
+            tenant_id=tenant_id,
+            user=user,
+            role=role.value,
+            digest=digest,
+            created_us=now_us,
+            expires_us=expires_us,
         )
     )
 
 
-_IDENTITY = select(TOKENS.c.id, TOKENS.c.tenant_id, TOKENS.c.user, TOKENS.c.role, TOKENS.c.revoked_us)
+def end_tokens(c: Connection, tenant_id: str, user: str, at_us: int) -> None:
+    """Lets every token of a user end by itself, unless it does so sooner."""
+    ends = TOKENS.c.expires_us
+    query = TOKENS.update().where(TOKENS.c.tenant_id == tenant_id, TOKENS.c.user == user)
+    c.execute(query.where(ends.is_(None) | (ends > at_us)).values(expires_us=at_us))
+
+
+def note_uses(c: Connection, uses: Mapping[str, int]) -> None:
+    """When tokens, by id, were last used."""
+    for token_id, at_us in uses.items():
+        c.execute(TOKENS.update().where(TOKENS.c.id == token_id).values(last_used_us=at_us))
+
+
+_IDENTITY = select(
+    TOKENS.c.id, TOKENS.c.tenant_id, TOKENS.c.user, TOKENS.c.role, TOKENS.c.revoked_us, TOKENS.c.expires_us
+)
 
 
 def identity(c: Connection, digest: str) -> Identity | None:
@@ -105,7 +138,7 @@ def identity(c: Connection, digest: str) -> Identity | None:
     row = c.execute(_IDENTITY.where(TOKENS.c.digest == digest)).first()
     if row is None or row.revoked_us is not None:
         return None
-    return Identity(row.id, row.user, Role(row.role), row.tenant_id)
+    return Identity(row.id, row.user, Role(row.role), row.tenant_id, row.expires_us)
 
 
 def revoke(c: Connection, token_id: str, now_us: int) -> bool:
@@ -120,7 +153,16 @@ def tokens(c: Connection, tenant_id: str | None) -> list[TokenRow]:
     if tenant_id is not None:
         query = query.where(TOKENS.c.tenant_id == tenant_id)
     return [
-        TokenRow(row.id, row.tenant_id, row.user, Role(row.role), row.created_us, row.revoked_us)
+        TokenRow(
+            row.id,
+            row.tenant_id,
+            row.user,
+            Role(row.role),
+            row.created_us,
+            row.revoked_us,
+            row.expires_us,
+            row.last_used_us,
+        )
         for row in c.execute(query)
     ]
 

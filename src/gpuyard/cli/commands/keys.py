@@ -9,7 +9,8 @@ import typer
 from gpuyard.cli.commands.tenants import AsJson
 from gpuyard.cli.credentials import connect
 from gpuyard.cli.output import age, say, show_json, show_table, t
-from gpuyard.sdk import calls
+from gpuyard.model.units import parse_duration
+from gpuyard.sdk import calls, security_calls
 
 APP = typer.Typer(rich_markup_mode=None, add_completion=False)
 KEYS = typer.Typer(rich_markup_mode=None, help=t("keys.help"), no_args_is_help=True)
@@ -54,6 +55,22 @@ def create_key(
         return
     say(t("keys.once", url=url))
     print(f"AWS_ENDPOINT_URL={url}\nAWS_ACCESS_KEY_ID={added['id']}\nAWS_SECRET_ACCESS_KEY={added.get('secret', '')}")
+
+
+@KEYS.command("rotate", help=t("keys.rotate"))
+def rotate_key(
+    key: Annotated[str, typer.Argument(help=t("keys.id"))],
+    keep: Annotated[str, typer.Option(metavar="TIME", help=t("keys.keep"))] = "24h",
+    as_json: AsJson = False,
+) -> None:
+    with connect() as client:
+        made = client.send(security_calls.rotate_access_key(key, parse_duration(keep) // 1_000_000))
+        url = client.target.url
+    if as_json:
+        show_json(made)
+        return
+    say(t("keys.once", url=url))
+    print(f"AWS_ENDPOINT_URL={url}\nAWS_ACCESS_KEY_ID={made['id']}\nAWS_SECRET_ACCESS_KEY={made.get('secret', '')}")
 
 
 @KEYS.command("revoke", help=t("keys.revoke"))

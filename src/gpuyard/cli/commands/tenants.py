@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
@@ -110,7 +111,7 @@ def list_tokens(as_json: AsJson = False) -> None:
     if as_json:
         show_json(found)
         return
-    columns = ["token", "user", "role", "tenant", "age", "state"]
+    columns = ["token", "user", "role", "tenant", "age", "last_used", "state"]
     show_table(
         [t(f"column.{name}") for name in columns],
         [
@@ -120,11 +121,21 @@ def list_tokens(as_json: AsJson = False) -> None:
                 x["role"],
                 x["tenant_id"],
                 age(x["created_at"]),
-                t("tokens.revoked") if x["revoked"] else "",
+                x["last_used_at"] and age(x["last_used_at"]),
+                _state(x),
             )
             for x in found
         ],
     )
+
+
+def _state(token: types.Token) -> str:
+    if token["revoked"]:
+        return t("tokens.revoked")
+    ends = token["expires_at"]
+    if ends is None:
+        return ""
+    return t("tokens.ended" if datetime.fromisoformat(ends) <= datetime.now(UTC) else "tokens.ends", at=ends)
 
 
 @TOKENS.command("add", help=t("tokens.add"))

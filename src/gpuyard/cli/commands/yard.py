@@ -38,6 +38,12 @@ def up(
     spot_notice: Annotated[str, typer.Option(metavar="TIME", help=t("up.spot_notice"))] = "120s",
     spot_minimum_run: Annotated[str, typer.Option(metavar="TIME", help=t("up.spot_minimum_run"))] = "10m",
     tax_table: Annotated[Path | None, typer.Option(metavar="FILE", help=t("up.tax_table"))] = None,
+    tls: Annotated[bool, typer.Option("--tls", help=t("up.tls"))] = False,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help=t("up.tls_cert"))] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help=t("up.tls_key"))] = None,
+    tls_name: Annotated[list[str] | None, typer.Option(metavar="NAME", help=t("up.tls_name"))] = None,
+    plain_http: Annotated[bool, typer.Option("--plain-http", help=t("up.plain_http"))] = False,
+    fetch_network: Annotated[list[str] | None, typer.Option(metavar="CIDR", help=t("up.fetch_network"))] = None,
     as_json: AsJson = False,
 ) -> None:
     if on_escape not in {"notice", "stop"}:
@@ -46,12 +52,15 @@ def up(
         raise YardError(
             "invalid_request", reason=f"'{runtime[:40]}' is no runtime: auto, process, container, simulated"
         )
+    if (tls_cert is None) != (tls_key is None) or (tls and tls_cert is not None):
+        raise YardError("invalid_request", reason="TLS takes --tls alone, or --tls-cert and --tls-key together")
     folder = (state or state_dir()).absolute()
     url = database_url or os.environ.get("GPUYARD_DATABASE_URL")
     notice_us, minimum_us = parse_duration(spot_notice), parse_duration(spot_minimum_run)
     options = UpOptions(
-        folder, simulate, fleet, host, port, url, price_book, runtime, on_escape, notice_us, minimum_us, tax_table
-    )
+        folder, simulate, fleet, host, port, url, price_book, runtime, on_escape, notice_us, minimum_us, tax_table,
+        tls, tls_cert, tls_key, tuple(tls_name or ()), tuple(fetch_network or ()), plain_http,
+    )  # fmt: skip
     installed().up(options, (lambda told: show_json(asdict(told))) if as_json else _greet)
 
 
@@ -60,9 +69,12 @@ def _greet(told: Started) -> None:
     print(t("up.running", address=told.address, cards=cards, runtimes=", ".join(told.runtimes)))
     if told.adopted:
         print(t("up.adopted", count=told.adopted))
+    if told.ca_sha256 is not None:
+        print(t("up.ca", sha256=told.ca_sha256))
     if told.token is not None:
         print(t("up.token", token=told.token))
-        print(f"  gpuyard login --url {told.address} --token {told.token}")
+        pinned = f" --ca-sha256 {told.ca_sha256}" if told.ca_sha256 else ""
+        print(f"  gpuyard login --url {told.address} --token {told.token}{pinned}")
     print(t("up.stop", state=told.state), flush=True)
 
 

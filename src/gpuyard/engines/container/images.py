@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from urllib.parse import quote
 
 from gpuyard.engines.container.api import EngineApi, EngineRefused
+from gpuyard.model.errors import YardError
 from gpuyard.model.units import MIB
+from gpuyard.texts import error_text
+
+MayFetch = Callable[[str], None]  # raises YardError for an image whose registry the yard may not ask
 
 
 def is_present(api: EngineApi, image: str) -> bool:
@@ -38,8 +42,9 @@ def is_full_reference(image: str) -> bool:
 class Puller:
     """Fetches images; two units that need the same one fetch it once."""
 
-    def __init__(self, api: EngineApi) -> None:
+    def __init__(self, api: EngineApi, may_fetch: MayFetch) -> None:
         self._api = api
+        self._may_fetch = may_fetch
         self._lock = threading.Lock()
         self._fetching: dict[str, threading.Lock] = {}
 
@@ -53,6 +58,10 @@ class Puller:
                 self._pull(image, say)
 
     def _pull(self, image: str, say: Callable[[str], None]) -> None:
+        try:
+            self._may_fetch(image)
+        except YardError as error:
+            raise EngineRefused(403, error_text(error.code, "en", error.params)) from error
         last = image.rsplit("/", 1)[-1]
         reference = image if "@" in last or ":" in last else f"{image}:latest"
         say(f"{image}: started")

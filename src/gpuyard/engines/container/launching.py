@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from gpuyard.engines.container.api import LIBPOD, EngineApi, EngineGone, EngineRefused
 from gpuyard.engines.container.creation import LABEL_PORTS, Bind, Means, docker_body, podman_body, slices_of
-from gpuyard.engines.container.images import Puller, library_path
+from gpuyard.engines.container.images import MayFetch, Puller, library_path
 from gpuyard.engines.container.records import Records, UnitRecord
 from gpuyard.engines.process.ports import HOST, allocate
 from gpuyard.engines.runtime import Unit
@@ -44,12 +44,12 @@ _NO_NETWORK: Final = re.compile(
 class Launcher:
     """Starts units of one yard on one engine."""
 
-    def __init__(self, api: EngineApi, podman: bool, records: Records) -> None:
+    def __init__(self, api: EngineApi, podman: bool, records: Records, may_fetch: MayFetch) -> None:
         self.means = Means()
         self._api = api
         self._podman = podman
         self._records = records
-        self._puller = Puller(api)
+        self._puller = Puller(api, may_fetch)
         self._slots = threading.BoundedSemaphore(_AT_ONCE)
         self._lock = threading.Lock()
         self._under_way: dict[str, str | None] = {}

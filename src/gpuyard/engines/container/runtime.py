@@ -20,7 +20,7 @@ from gpuyard.engines.container.creation import (
     LABEL_UNIT,
     LABEL_YARD,
 )
-from gpuyard.engines.container.images import is_full_reference, is_present
+from gpuyard.engines.container.images import MayFetch, is_full_reference, is_present
 from gpuyard.engines.container.launching import Launcher, remove_container
 from gpuyard.engines.container.records import Records, UnitRecord
 from gpuyard.engines.container.sightings import Watcher
@@ -42,7 +42,15 @@ class ContainerRuntime:
 
     kind = "container"
 
-    def __init__(self, root: Path, clock: Clock, socket: Path, podman: bool, volumes: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        clock: Clock,
+        socket: Path,
+        podman: bool,
+        volumes: Path | None = None,
+        may_fetch: MayFetch = lambda _: None,
+    ) -> None:
         """`root` keeps disks and records, and volumes too unless `volumes` is where other runtimes have them; `podman`
         says which engine listens at `socket`."""
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -52,7 +60,7 @@ class ContainerRuntime:
         self._storage = Storage(root, volumes or root / "volumes")
         self._records = Records(root / "units")
         self._yard = _identity(root / "identity")
-        self._launcher = Launcher(self._api, podman, self._records)
+        self._launcher = Launcher(self._api, podman, self._records, may_fetch)
         self._stopper = Stopper(self._api, clock)
         self._watcher = Watcher(self._api, self._records, self._launcher, clock, self._yard, self._launched)
         self._lock = threading.Lock()

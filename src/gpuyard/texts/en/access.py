@@ -137,5 +137,5 @@ TEXTS: dict[str, str] = {
     "word.reason.audit_number": "an entry has another number",
     "word.reason.audit_proof": "the proof does not lead to the signed root",
     "word.reason.head": "its first line is not the head of one",
-    "error.too_many_requests": "Too many requests from here with a token that is none: try again in {seconds} s.",
+    "error.too_many_requests": "Too many requests ({of}): try again in {seconds} s.",
 }

@@ -20,7 +20,7 @@ TEXTS: dict[str, str] = {
     "cli.up.help": "Start the yard on this machine.",
     "cli.up.simulate": "Simulated cards, such as 8xRTX4090,2xH100.",
     "cli.up.fleet": "A fleet file (TOML) with simulated nodes.",
-    "cli.up.host": "A loopback address to listen on.",
+    "cli.up.host": "An IP address to listen on; beyond loopback it takes TLS.",
     "cli.up.port": "The port to listen on; 0 for any free one.",
     "cli.up.database_url": "Keep state in PostgreSQL instead of SQLite (else $GPUYARD_DATABASE_URL).",
     "cli.up.price_book": "A price book (TOML) instead of the example prices.",

@@ -60,8 +60,8 @@ TEXTS: dict[str, str] = {
     "error.database_url_invalid": "The database URL {url} cannot be used: {reason}.",
     "error.extra_missing": "This needs the extra '{extra}': install it with {command}.",
     "error.port_in_use": "Port {port} on {host} is already in use: choose another --port, or 0 for any free one.",
-    "error.not_loopback": "{host} can be reached from other machines, and this version speaks plain HTTP only: listen on "
-    "127.0.0.1 and put a TLS proxy in front.",
+    "error.not_loopback": "{host} can be reached from other machines: add --tls, or --tls-cert and --tls-key, or --plain-http "
+    "where something in front of the yard speaks TLS.",
     "error.no_cards_found": "No graphics card was found here ({reason}). To try gpuyard without one, add "
     "--simulate 8xRTX4090.",
     "error.fleet_spec_invalid": "'{value}' does not describe cards: write counts and models such as 8xRTX4090,2xH100.",

@@ -9,6 +9,7 @@ from gpuyard.texts.zh import (
     paper,
     queue,
     reasons,
+    security,
     simulating,
     validation,
     wallet,
@@ -30,4 +31,5 @@ TEXTS: dict[str, str] = {
     **wallet.TEXTS,
     **dialects.TEXTS,
     **access.TEXTS,
+    **security.TEXTS,
 }

@@ -128,5 +128,5 @@ TEXTS: dict[str, str] = {
     "word.reason.audit_number": "条目编号不符",
     "word.reason.audit_proof": "证明未能推导出签名的根",
     "word.reason.head": "首行不是导出文件头",
-    "error.too_many_requests": "来自此处的无效令牌请求过多：请在 {seconds} 秒后重试。",
+    "error.too_many_requests": "请求过多（{of}）：请在 {seconds} 秒后重试。",
 }

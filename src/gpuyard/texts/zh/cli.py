@@ -20,7 +20,7 @@ TEXTS: dict[str, str] = {
     "cli.up.help": "在本机启动算力场。",
     "cli.up.simulate": "模拟显卡，例如 8xRTX4090,2xH100。",
     "cli.up.fleet": "描述模拟节点的机群文件（TOML）。",
-    "cli.up.host": "监听的本机回环地址。",
+    "cli.up.host": "监听的 IP 地址；非本机回环地址须启用 TLS。",
     "cli.up.port": "监听的端口；0 表示任意空闲端口。",
     "cli.up.database_url": "把状态存入 PostgreSQL 而不是 SQLite（否则用 $GPUYARD_DATABASE_URL）。",
     "cli.up.price_book": "用该价目表（TOML）代替示例价格。",

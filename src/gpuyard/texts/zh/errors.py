@@ -54,7 +54,7 @@ TEXTS: dict[str, str] = {
     "error.database_url_invalid": "数据库地址 {url} 无法使用：{reason}。",
     "error.extra_missing": "这需要附加组件“{extra}”：请用 {command} 安装。",
     "error.port_in_use": "{host} 的端口 {port} 已被占用：请另选 --port，或用 0 表示任意空闲端口。",
-    "error.not_loopback": "{host} 可从其他机器访问，而本版本只支持明文 HTTP：请监听 127.0.0.1，并在前面放置 TLS 代理。",
+    "error.not_loopback": "{host} 可从其他机器访问：请加 --tls，或 --tls-cert 与 --tls-key；若前面已有 TLS 代理，请加 --plain-http。",
     "error.no_cards_found": "这里没有找到显卡（{reason}）。没有显卡也想试用，请加上 --simulate 8xRTX4090。",
     "error.fleet_spec_invalid": "“{value}”没有描述显卡：请写数量和型号，例如 8xRTX4090,2xH100。",
     "error.fleet_file_invalid": "机群文件 {file} 无法使用：{where}：{field} 的值是 {found}，应写成 {expected}。",
