@@ -20,7 +20,7 @@ from gpuyard.control.decisions import decide
 from gpuyard.control.escape_watch import EscapeWatch
 from gpuyard.control.geography import stop_what_is_outside
 from gpuyard.control.invoicing import issue_monthly
-from gpuyard.control.learning import learn_demand
+from gpuyard.control.learning import learn_demand, recall_arrivals
 from gpuyard.control.money_watch import MoneyWatch
 from gpuyard.control.placement import place
 from gpuyard.control.price_watch import follow_prices
@@ -57,6 +57,7 @@ class Loops:
 
     def __init__(self, yard: Yard) -> None:
         self.yard = yard
+        recall_arrivals(yard)
         self.actor = acting.Actor(yard)
         self._pending: dict[str, Mapping[str, object]] = {}
         self._planned_for: object = None
