@@ -169,7 +169,8 @@ def _exited(
     elif reason == "stopped" and workload.desired is Desired.RUN and world.goes(lease, workload):
         return _change(verdict, lease, _requeued(lease), moment, proof, release=True)
     exit_code = None if observation is None else observation.exit_code
-    ended = replace(lease, reason=reason, exit_code=exit_code)
+    detail = observation.detail if observation is not None and reason == "start_failed" else None
+    ended = replace(lease, reason=reason, exit_code=exit_code, detail=detail)
     state = _state_after_exit(ended, workload, observation, world.now)
     if state is LeaseState.GRANTED:
         ran_us = moment.at_us - (lease.run_started_us or moment.at_us)
