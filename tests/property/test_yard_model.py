@@ -214,7 +214,9 @@ class YardDays(RuleBasedStateMachine):
             for workload in workloads.unsettled(c):
                 if workload.spec.is_gang:
                     mine = leases.of_workload(c, workload.id, include_ended=True)
-                    fresh = [lease.attempt == 1 and lease.state is LeaseState.REQUESTED for lease in mine]
+                    # Of a replica that was started anew after it had ended, only the lease of the new run counts.
+                    now = {lease.replica: lease for lease in sorted(mine, key=lambda x: x.state is not LeaseState.ENDED)}
+                    fresh = [x.attempt == 1 and x.state is LeaseState.REQUESTED for x in now.values()]
                     lost = any(lease.reason in ("card_missing", "gang_broken") for lease in mine)
                     assert lost or all(fresh) or not any(fresh) or workload.desired != "run"
 

@@ -23,9 +23,11 @@ from gpuyard.hardware.activity import CardActivity
 from gpuyard.hardware.probe import Finding, Probe
 from gpuyard.model.tenants import Identity
 from gpuyard.model.times import Clock
+from gpuyard.scheduling.engine import EngineMaker
 from gpuyard.scheduling.plan import Scheduler
 from gpuyard.scheduling.queue import QueuePolicy
 from gpuyard.scheduling.reclaim import ReclaimPolicy
+from gpuyard.scheduling.relocating import MovePolicy
 from gpuyard.store.database import Store
 
 
@@ -52,6 +54,8 @@ class Yard:
     wake: threading.Event = field(default_factory=threading.Event)
     queue: QueuePolicy = field(default_factory=QueuePolicy)
     reclaim: ReclaimPolicy = field(default_factory=ReclaimPolicy)
+    moves: MovePolicy = field(default_factory=MovePolicy)
+    make_engine: EngineMaker | None = None  # what moves are tried on; None: nothing is moved
     waiting: Waiting = field(default_factory=Waiting)  # the queue as the last plan left it
     arrived: frozenset[str] = frozenset()  # leases that waited at the last look: the scheduler was told of them
     waiting_generation: int = 0  # changes with every tenant's share

@@ -1,0 +1,232 @@
+"""Running leases are moved for what fits nowhere and at night, in two phases, at nobody's cost but the yard's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpuyard.control import commands
+from gpuyard.control.launching import Launch
+from gpuyard.control.money import make_bill
+from gpuyard.control.offering import SliceWish
+from gpuyard.model.errors import YardError
+from gpuyard.model.leases import Lease
+from gpuyard.model.states import LeaseState, WorkloadState
+from gpuyard.model.workloads import Workload, WorkloadKind
+from gpuyard.scheduling.relocating import MovePolicy, Window
+from gpuyard.store import events, leases, meters, moves, workloads
+from hand_driven_yard import HandYard
+
+SECOND = 1_000_000
+HALF = SliceWish(offer="rtx4090-half")
+FULL = SliceWish(offer="rtx4090-full")
+ALWAYS = Window(0, 24 * 60)
+
+
+@pytest.fixture
+def hand(tmp_path: Path) -> HandYard:
+    """Two cards: a half is taken of each once `scattered` is done."""
+    return HandYard(tmp_path, "2xRTX4090")
+
+
+def job(hand: HandYard, name: str, slices: SliceWish = HALF, **more: object) -> Workload:
+    values: dict[str, object] = {"command": ("train",), "checkpoint_command": ("save",), **more}
+    return hand.launch(hand.tenant("alice"), Launch(WorkloadKind.JOB, slices, name=name, **values))  # type: ignore[arg-type]
+
+
+def now(hand: HandYard, workload: Workload) -> Workload:
+    with hand.yard.store.read() as c:
+        return workloads.get(c, workload.id) or workload
+
+
+def lease(hand: HandYard, workload: Workload) -> Lease:
+    with hand.yard.store.read() as c:
+        return leases.of_workload(c, workload.id, include_ended=True)[-1]
+
+
+def kinds(hand: HandYard) -> list[str]:
+    with hand.yard.store.read() as c:
+        return [e.kind for e in events.after(c, 0, None, 1000) if e.kind.startswith("lease.move")]
+
+
+def scattered(hand: HandYard, **more: object) -> list[Workload]:
+    """A half on each card: what stood beside them is gone."""
+    all_four = [job(hand, f"half{n}", **more) for n in range(4)]
+    hand.settle()
+    by_card: dict[str, list[Workload]] = {}
+    for workload in all_four:
+        by_card.setdefault(lease(hand, workload).slices[0].card_uuid, []).append(workload)
+    left = []
+    for stays, goes in by_card.values():
+        commands.remove(hand.yard, goes.id, "tester")
+        left.append(stays)
+    hand.settle()
+    return left
+
+
+def on_the_way(hand: HandYard) -> dict[str, moves.Move]:
+    with hand.yard.store.read() as c:
+        return moves.under_way(c)
+
+
+def no_card_is_over(hand: HandYard) -> None:
+    """Leases and moves together never hold more than there is."""
+    with hand.yard.store.read() as c:
+        used, kept = leases.usage(c), moves.held(moves.under_way(c).values())
+    for card in hand.yard.roster.cards:
+        of, also = used.get(card.uuid, (0, 0)), kept.get(card.uuid, (0, 0))
+        assert of[0] + also[0] <= card.memory_bytes
+        assert of[1] + also[1] <= 1_000_000
+
+
+def test_a_lease_is_moved_for_one_that_fits_nowhere(hand: HandYard) -> None:
+    stays = scattered(hand)
+    hand.clock.advance(60 * SECOND)
+    hand.settle()
+    big = job(hand, "big", FULL)
+    hand.settle(200, lambda: no_card_is_over(hand))
+    assert now(hand, big).state is WorkloadState.RUNNING
+    assert all(now(hand, workload).state is WorkloadState.RUNNING for workload in stays)
+    assert kinds(hand) == ["lease.move_begun", "lease.moved"]
+    (moved,) = [workload for workload in stays if lease(hand, workload).attempt == 2]
+    after = lease(hand, moved)
+    assert (after.state, after.restarts, after.run, after.reason) == (LeaseState.ACTIVE, 0, 1, None)
+    assert on_the_way(hand) == {}
+
+
+def test_what_may_not_be_moved_stays_and_the_other_waits(hand: HandYard) -> None:
+    scattered(hand, checkpoint_command=())
+    big = job(hand, "big", FULL)
+    hand.settle()
+    assert now(hand, big).state is WorkloadState.PENDING
+    assert kinds(hand) == []
+
+
+def test_no_more_is_moved_than_the_operator_allows(hand: HandYard) -> None:
+    hand.yard.moves = MovePolicy(moves_an_hour=0)
+    scattered(hand)
+    big = job(hand, "big", FULL)
+    hand.settle()
+    assert now(hand, big).state is WorkloadState.PENDING
+    hand.yard.moves = MovePolicy(at_once_of_tenant=0)
+    hand.clock.advance(20 * SECOND)
+    hand.settle()
+    assert kinds(hand) == []
+
+
+@pytest.mark.parametrize("passes", range(1, 9))
+def test_a_yard_killed_after_any_pass_of_a_move_carries_it_through(hand: HandYard, passes: int) -> None:
+    stays = scattered(hand)
+    big = job(hand, "big", FULL)
+    for _ in range(passes):
+        hand.loops.pass_once()
+        no_card_is_over(hand)
+    hand.kill()
+    hand.settle(200, lambda: no_card_is_over(hand))
+    assert now(hand, big).state is WorkloadState.RUNNING
+    assert all(now(hand, workload).state is WorkloadState.RUNNING for workload in stays)
+    assert kinds(hand) == ["lease.move_begun", "lease.moved"]
+    assert len(hand.runtime.live()) == 3
+    assert len(hand.runtime.started) == len(set(hand.runtime.started))
+
+
+def test_the_time_of_a_move_is_not_billed(hand: HandYard) -> None:
+    stays = scattered(hand)
+    hand.clock.advance(100 * SECOND)
+    hand.settle()
+    job(hand, "big", FULL)
+    for _ in range(50):
+        hand.loops.pass_once()
+        if on_the_way(hand):
+            break
+    (move,) = on_the_way(hand).values()
+    hand.runtime.refusing = YardError("engine_failed", reason="busy")
+    for _ in range(6):
+        hand.clock.advance(5 * SECOND)
+        hand.loops.pass_once()
+    hand.runtime.refusing = None
+    hand.clock.advance(5 * SECOND)
+    hand.settle(200)
+    (moved,) = [workload for workload in stays if lease(hand, workload).id == move.lease_id]
+    with hand.yard.store.read() as c:
+        found = meters.of_leases(c, [move.lease_id])
+        counting = meters.open_meters(c)[move.lease_id]
+        bill = make_bill(c, None)
+    ran = [interval for interval in found if interval.state is LeaseState.ACTIVE]
+    assert [interval.end_us for interval in ran] == [move.begun_us], "not a second after it was asked to end"
+    assert counting.start_us >= move.begun_us + 30 * SECOND
+    assert all(interval.price_per_hour_nano == 0 for interval in found if interval.state is not LeaseState.ACTIVE)
+    assert sum(line.what == "minimum" for line in bill.lines if line.workload_id == moved.id) == 0
+
+
+def test_a_lease_that_cannot_start_at_its_target_goes_back(hand: HandYard) -> None:
+    stays = scattered(hand)
+    job(hand, "big", FULL)
+    for _ in range(50):
+        hand.loops.pass_once()
+        if on_the_way(hand):
+            break
+    (move,) = on_the_way(hand).values()
+    hand.runtime.refusing = YardError("engine_failed", reason="broken")
+    for _ in range(20):
+        hand.clock.advance(5 * SECOND)
+        hand.loops.pass_once()
+        no_card_is_over(hand)
+    assert "lease.move_undone" not in kinds(hand)
+    hand.runtime.refusing = None
+    (workload,) = [w for w in stays if lease(hand, w).id == move.lease_id]
+    back = lease(hand, workload)
+    assert (back.state, back.slices[0].card_uuid) == (LeaseState.GRANTED, move.start.uuids[0])
+
+
+def test_a_workload_that_is_stopped_on_its_way_leaves_nothing_held(hand: HandYard) -> None:
+    stays = scattered(hand)
+    big = job(hand, "big", FULL)
+    for _ in range(50):
+        hand.loops.pass_once()
+        if on_the_way(hand):
+            break
+    for workload in stays:
+        commands.remove(hand.yard, workload.id, "tester")
+    hand.settle(200)
+    assert on_the_way(hand) == {}
+    assert now(hand, big).state is WorkloadState.RUNNING
+    commands.remove(hand.yard, big.id, "tester")
+    hand.settle(200)
+    with hand.yard.store.read() as c:
+        assert leases.usage(c) == {}
+
+
+def test_a_target_that_is_lost_on_the_way_brings_the_lease_back(hand: HandYard) -> None:
+    stays = scattered(hand)
+    job(hand, "big", FULL)
+    for _ in range(50):
+        hand.loops.pass_once()
+        if on_the_way(hand):
+            break
+    (move,) = on_the_way(hand).values()
+    hand.probe.broken = set(move.end.uuids)
+    hand.clock.advance(15 * SECOND)
+    hand.settle(200)
+    (workload,) = [w for w in stays if lease(hand, w).id == move.lease_id]
+    assert lease(hand, workload).slices[0].card_uuid == move.start.uuids[0]
+    assert on_the_way(hand) == {}
+
+
+def test_at_night_nodes_are_emptied_and_outside_the_window_nothing_moves(tmp_path: Path) -> None:
+    hand = HandYard(tmp_path, "1xRTX4090;1xRTX4090")
+    stays = scattered(hand)
+    hand.clock.advance(400 * SECOND)
+    hand.settle()
+    assert kinds(hand) == [], "no window was set"
+    hand.yard.moves = MovePolicy(window=ALWAYS, low_load_ppm=500_000)
+    hand.clock.advance(400 * SECOND)
+    hand.settle()
+    assert kinds(hand) == [], "half of the pool is leased: that is no low load"
+    hand.yard.moves = MovePolicy(window=ALWAYS, low_load_ppm=600_000)
+    hand.clock.advance(400 * SECOND)
+    hand.settle(200, lambda: no_card_is_over(hand))
+    assert kinds(hand) == ["lease.move_begun", "lease.moved"]
+    assert len({lease(hand, workload).node for workload in stays}) == 1
+    assert all(now(hand, workload).state is WorkloadState.RUNNING for workload in stays)
