@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from gpuyard.api.why_view import why_view
+from gpuyard.catalog import cards
 from gpuyard.control import commands
+from gpuyard.control.explaining import why
 from gpuyard.control.launching import Launch
 from gpuyard.control.money import make_bill
 from gpuyard.control.offering import SliceWish
+from gpuyard.control.pool import pool_use
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import Lease
 from gpuyard.model.states import LeaseState, WorkloadState
+from gpuyard.model.units import parse_window
 from gpuyard.model.workloads import Workload, WorkloadKind
 from gpuyard.scheduling.relocating import MovePolicy, Window
 from gpuyard.store import events, leases, meters, moves, workloads
@@ -230,3 +235,50 @@ def test_at_night_nodes_are_emptied_and_outside_the_window_nothing_moves(tmp_pat
     assert kinds(hand) == ["lease.move_begun", "lease.moved"]
     assert len({lease(hand, workload).node for workload in stays}) == 1
     assert all(now(hand, workload).state is WorkloadState.RUNNING for workload in stays)
+
+
+def told(hand: HandYard, workload: Workload, language: str = "en") -> str:
+    with hand.yard.store.read() as c:
+        found = workloads.get(c, workload.id)
+    return "\n".join(why_view(why(hand.yard, found), language)["lines"])
+
+
+def test_why_tells_of_a_move_before_and_after(hand: HandYard) -> None:
+    stays = scattered(hand)
+    big = job(hand, "big", FULL)
+    for _ in range(50):
+        hand.loops.pass_once()
+        if on_the_way(hand):
+            break
+    (move,) = on_the_way(hand).values()
+    (workload,) = [w for w in stays if lease(hand, w).id == move.lease_id]
+    assert "on its way" in told(hand, workload)
+    assert "迁往" in told(hand, workload, "zh")
+    assert "Room is being made for it: 1" in told(hand, big)
+    hand.settle(200)
+    assert "was moved there" in told(hand, workload)
+    assert "not billed" in told(hand, workload)
+    assert "迁来" in told(hand, workload, "zh")
+
+
+def test_the_pool_is_told_beside_its_target(tmp_path: Path) -> None:
+    hand = HandYard(tmp_path, "1xRTX4090;1xRTX4090")
+    scattered(hand)
+    before = pool_use(hand.yard, hand.clock.now_us())
+    assert (before.leased_ppm, before.target_ppm, before.empty_nodes, before.moves_done) == (500_000, 750_000, 0, 0)
+    hand.yard.moves = MovePolicy(window=ALWAYS)
+    hand.clock.advance(400 * SECOND)
+    hand.settle(200)
+    after = pool_use(hand.yard, hand.clock.now_us())
+    assert (after.leased_ppm, after.empty_nodes, after.moves_done) == (500_000, 1, 1)
+    assert after.saved_watts == cards.find("RTX4090").idle_watts
+
+
+def test_windows_go_over_midnight() -> None:
+    night = Window(*parse_window("22:30-06:00"))
+    minute = 60 * SECOND
+    assert [night.holds(at * minute) for at in (0, 359, 360, 1349, 1350)] == [True, True, False, False, True]
+    assert parse_window("none") is None
+    for wrong in ("1:00-2:00", "24:00-01:00", "01:00-01:00", "night", ""):
+        with pytest.raises(YardError):
+            parse_window(wrong)

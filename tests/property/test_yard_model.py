@@ -23,7 +23,7 @@ from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Share
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.model.workloads import RestartPolicy, WorkloadKind
-from gpuyard.store import leases, meters, placements, shares, tenants, workloads
+from gpuyard.store import leases, meters, moves, placements, shares, tenants, workloads
 from hand_driven_yard import HandYard
 
 pytestmark = pytest.mark.slow
@@ -54,6 +54,8 @@ launches = st.one_of(
         slices=wishes,
         command=st.sampled_from([("sleep", "3"), ("sleep", "90"), ("train",)]),
         restart=restarts,
+        checkpoint_command=st.sampled_from([(), ("save",)]),
+        labels=st.sampled_from([{}, {"gpuyard/movable": "yes"}]),
         time_limit_us=st.sampled_from([None, None, 50 * SECOND]),
         option=options,
     ),
@@ -171,7 +173,12 @@ class YardDays(RuleBasedStateMachine):
         memory = {uuid: card.memory_bytes for uuid, card in (self.hand.yard.roster.by_uuid or {}).items()}
         with self.hand.yard.store.read() as c:
             held = leases.usage(c)
-        for uuid, (memory_bytes, compute_ppm) in held.items():
+            kept = moves.held(moves.under_way(c).values())
+        both = {
+            uuid: tuple(map(sum, zip(held.get(uuid, (0, 0)), kept.get(uuid, (0, 0)), strict=True)))
+            for uuid in held.keys() | kept.keys()
+        }
+        for uuid, (memory_bytes, compute_ppm) in both.items():
             assert compute_ppm <= SHARE_WHOLE_PPM
             assert memory_bytes <= memory[uuid]
         running: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -215,7 +222,9 @@ class YardDays(RuleBasedStateMachine):
                 if workload.spec.is_gang:
                     mine = leases.of_workload(c, workload.id, include_ended=True)
                     # Of a replica that was started anew after it had ended, only the lease of the new run counts.
-                    now = {lease.replica: lease for lease in sorted(mine, key=lambda x: x.state is not LeaseState.ENDED)}
+                    now = {
+                        lease.replica: lease for lease in sorted(mine, key=lambda x: x.state is not LeaseState.ENDED)
+                    }
                     fresh = [x.attempt == 1 and x.state is LeaseState.REQUESTED for x in now.values()]
                     lost = any(lease.reason in ("card_missing", "gang_broken") for lease in mine)
                     assert lost or all(fresh) or not any(fresh) or workload.desired != "run"
@@ -249,6 +258,7 @@ class YardDays(RuleBasedStateMachine):
             intervals = meters.intervals(c)
             unsettled = {workload.id: workload for workload in workloads.unsettled(c)}
             held = leases.usage(c)
+            assert moves.under_way(c) == {}
             bill = make_bill(c, None)
         live = self.hand.runtime.live()
         expected = {lease.unit_name for lease in open_leases if lease.state is LeaseState.ACTIVE}

@@ -24,6 +24,10 @@ class UpOptions:
     spot_notice_us: int = 120_000_000
     spot_minimum_run_us: int = 600_000_000
     tax_table: Path | None = None
+    moves_window: tuple[int, int] | None = None  # minutes of the day, UTC
+    moves_an_hour: int = 20
+    moves_of_tenant: int = 2
+    use_target_ppm: int = 750_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class Yard:
     reclaim: ReclaimPolicy = field(default_factory=ReclaimPolicy)
     moves: MovePolicy = field(default_factory=MovePolicy)
     make_engine: EngineMaker | None = None  # what moves are tried on; None: nothing is moved
+    use_target_ppm: int = 750_000  # how much of the pool should be leased; shown beside what is
     waiting: Waiting = field(default_factory=Waiting)  # the queue as the last plan left it
     arrived: frozenset[str] = frozenset()  # leases that waited at the last look: the scheduler was told of them
     waiting_generation: int = 0  # changes with every tenant's share
