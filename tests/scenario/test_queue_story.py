@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from real_yard import RealYard, wait_for
+from real_yard import RealYard
+from real_yard import wait_for as wait_for_seconds
 
 pytestmark = pytest.mark.slow
+# On a machine with much else to do a start takes long; what is waited for is no different for that.
+wait_for = partial(wait_for_seconds, seconds=120)
 
 
 @pytest.fixture
 def yard(tmp_path: Path) -> Iterator[RealYard]:
-    yard = RealYard(tmp_path, "--simulate", "2xRTX4090,4xH100", "--spot-notice", "4s", "--spot-minimum-run", "1s")
+    yard = RealYard(tmp_path, "--simulate", "2xRTX4090,4xH100", "--spot-notice", "12s", "--spot-minimum-run", "1s")
     yard.up()
     yield yard
     yard.close()

@@ -34,6 +34,7 @@ class _Key:
     credit: tuple[What, str] | None = None  # what for, and which incident or run it comes from
 
 
+UNPRICED = "--"  # the currency of leases that were stopped before they had a price, in the records of older yards
 Durations = dict[_Key, int]
 # (tenant, hour) -> what was used in it that a commitment may pay for
 Hours = dict[tuple[str, int], dict[_Key, int]]
@@ -44,6 +45,7 @@ def rate_all(intervals: Sequence[Interval], conditions: Conditions) -> tuple[Rat
 
     Raises YardError `currency_mismatch` where an account's intervals are in several currencies.
     """
+    intervals = [interval for interval in intervals if interval.currency != UNPRICED]
     _must_agree(intervals, conditions.commitments)
     cutter = Cutter(intervals, conditions)
     origin = _origins(intervals)

@@ -85,7 +85,7 @@ def apply_lease(c: Connection, change: LeaseChange, workload: Workload) -> list[
         interval = meters.close(c, before.id, change.moment.at_us, change.moment.monotonic_ns, change.proof)
         if interval is not None:
             told.append(_interval_event(interval))
-    if after.state in METERED:
+    if after.state in METERED and after.terms is not None:  # stopped before it was ever granted: it holds nothing
         open_meter(c, after, workload, change.moment)
     told.append(
         Event(
