@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from gpuyard.api.why_view import why_view
 from gpuyard.catalog import cards
@@ -21,6 +25,7 @@ from gpuyard.model.units import parse_window
 from gpuyard.model.workloads import Workload, WorkloadKind
 from gpuyard.scheduling.relocating import MovePolicy, Window
 from gpuyard.store import events, leases, meters, moves, workloads
+from gpuyard.store.database import Store
 from hand_driven_yard import HandYard
 
 SECOND = 1_000_000
@@ -282,3 +287,61 @@ def test_windows_go_over_midnight() -> None:
     for wrong in ("1:00-2:00", "24:00-01:00", "01:00-01:00", "night", ""):
         with pytest.raises(YardError):
             parse_window(wrong)
+
+
+class KilledError(Exception):
+    """The yard died here."""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("nth", range(1, 15))
+def test_a_yard_killed_at_any_write_or_act_of_a_move_carries_it_through(
+    hand: HandYard, nth: int, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays = scattered(hand)
+    big = job(hand, "big", FULL)
+    count = 0
+
+    def dies(act: Callable[[], None]) -> None:
+        nonlocal count
+        count += 1
+        if count == nth and not after:
+            raise KilledError
+        act()
+        if count == nth:
+            raise KilledError
+
+    write, start, stop = Store.write, hand.runtime.start, hand.runtime.stop
+
+    @contextmanager
+    def writing(store: Store) -> Iterator[Connection]:
+        with ExitStack() as stack:
+            c = stack.enter_context(write(store))
+            yield c
+            if not after:
+                dies(lambda: None)
+        if after:
+            dies(lambda: None)
+
+    monkeypatch.setattr(Store, "write", writing)
+    monkeypatch.setattr(hand.runtime, "start", lambda unit: dies(lambda: start(unit)))
+    monkeypatch.setattr(hand.runtime, "stop", lambda *what: dies(lambda: stop(*what)))
+    for _ in range(60):
+        try:
+            hand.loops.pass_once()
+        except KilledError:
+            break
+        no_card_is_over(hand)
+    monkeypatch.undo()
+    hand.kill()
+    hand.settle(200, lambda: no_card_is_over(hand))
+    assert now(hand, big).state is WorkloadState.RUNNING
+    assert all(now(hand, workload).state is WorkloadState.RUNNING for workload in stays)
+    assert kinds(hand) == ["lease.move_begun", "lease.moved"]
+    assert on_the_way(hand) == {}
+    assert len(hand.runtime.started) == len(set(hand.runtime.started))
+    with hand.yard.store.read() as c:
+        counted = meters.intervals(c)
+    for workload in stays:
+        mine = [interval for interval in counted if interval.workload_id == workload.id]
+        assert all(a.end_us <= b.start_us for a, b in pairwise(mine)), "no second twice"
