@@ -24,7 +24,7 @@ from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.units import parse_window
 from gpuyard.model.workloads import Workload, WorkloadKind
 from gpuyard.scheduling.relocating import MovePolicy, Window
-from gpuyard.store import events, leases, meters, moves, workloads
+from gpuyard.store import events, idle, leases, meters, moves, workloads
 from gpuyard.store.database import Store
 from hand_driven_yard import HandYard
 
@@ -345,3 +345,35 @@ def test_a_yard_killed_at_any_write_or_act_of_a_move_carries_it_through(
     for workload in stays:
         mine = [interval for interval in counted if interval.workload_id == workload.id]
         assert all(a.end_us <= b.start_us for a, b in pairwise(mine)), "no second twice"
+
+
+def test_an_instance_moves_only_if_its_tenant_agreed_and_it_is_idle(hand: HandYard) -> None:
+    stays = scattered(hand, checkpoint_command=())
+    for workload in stays:
+        commands.remove(hand.yard, workload.id, "tester")
+    hand.settle()
+    said = {"gpuyard/movable": "yes"}
+    each = [
+        hand.launch(
+            hand.tenant("alice"),
+            Launch(WorkloadKind.INSTANCE, HALF, command=("sit",), name=f"desk{n}", labels=said if n else {}),
+        )
+        for n in range(4)
+    ]
+    hand.settle()
+    first, *others = each
+    card = lease(hand, first).slices[0].card_uuid
+    beside = [workload for workload in others if lease(hand, workload).slices[0].card_uuid == card]
+    elsewhere = [workload for workload in others if workload not in beside]
+    for workload in (*beside, elsewhere[0]):
+        commands.remove(hand.yard, workload.id, "tester")
+    hand.settle()
+    big = job(hand, "big", FULL)
+    hand.settle()
+    assert kinds(hand) == [], "one did not agree, the other is in use"
+    with hand.yard.store.write() as c:
+        idle.keep(c, idle.Spell(elsewhere[1].id, elsewhere[1].tenant_id, hand.clock.now_us(), None, None, 0, 0))
+    hand.clock.advance(20 * SECOND)
+    hand.settle(200)
+    assert now(hand, big).state is WorkloadState.RUNNING
+    assert (lease(hand, first).attempt, lease(hand, elsewhere[1]).attempt) == (1, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from gpuyard.model.leases import Lease, PurchaseOption
@@ -13,8 +13,9 @@ from gpuyard.model.workloads import Desired, Workload, WorkloadKind
 LABEL: Final = "gpuyard/movable"
 
 
-def is_movable(lease: Lease, workload: Workload, open_leases: Sequence[Lease]) -> bool:
-    """A replica of a service while all of its others run, a job that saves its work, an instance whose tenant agreed.
+def is_movable(lease: Lease, workload: Workload, open_leases: Sequence[Lease], idle: Collection[str]) -> bool:
+    """A replica of a service while all of its others run, a job that saves its work, an instance whose tenant agreed
+    and that is idle now (`idle`: workloads that their tenant's idle policy finds so).
 
     Never a gang, whose members would wait for the one that is moved, and never spot, which is reclaimed instead.
     """
@@ -28,4 +29,4 @@ def is_movable(lease: Lease, workload: Workload, open_leases: Sequence[Lease]) -
         return bool(others) and all(other.state is LeaseState.ACTIVE for other in others)
     if spec.kind is WorkloadKind.JOB:
         return bool(spec.checkpoint_command)
-    return said == "yes"
+    return said == "yes" and workload.id in idle

@@ -33,7 +33,7 @@ from gpuyard.scheduling.relocating import (
 )
 from gpuyard.scheduling.running import Running
 from gpuyard.slicing.ladder import guarantee
-from gpuyard.store import events, fleet, leases, moves
+from gpuyard.store import events, fleet, idle, leases, moves
 from gpuyard.store.moves import Move, MoveCause, MoveState, Place
 
 GANGS_A_LOOK: Final = 2  # for which room is looked for at once
@@ -144,14 +144,16 @@ def _budget(
         on_their_way = moves.under_way(c)
         in_the_hour = sum(moves.begun_since(c, now_us - HOUR_US).values())
         in_the_day = moves.begun_since(c, now_us - DAY_US)
+        spells = idle.spells(c).values()
     by_id = {lease.id: lease for lease in open_leases}
+    quiet = {spell.workload_id for spell in spells if spell.since_us >= 0 and spell.paused_us is None}
     moving = {by_id[lease_id].workload_id for lease_id in on_their_way if lease_id in by_id}
     movable = frozenset(
         lease.id
         for lease in open_leases
         if lease.workload_id not in moving
         and in_the_day.get(lease.id, 0) < policy.moves_a_day_each
-        and is_movable(lease, workloads[lease.workload_id], open_leases)
+        and is_movable(lease, workloads[lease.workload_id], open_leases, quiet)
     )
     tenants = {lease.id: lease.tenant_id for lease in open_leases}
     of = {lease.id: lease.workload_id for lease in open_leases}
