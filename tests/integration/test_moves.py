@@ -377,3 +377,14 @@ def test_an_instance_moves_only_if_its_tenant_agreed_and_it_is_idle(hand: HandYa
     hand.settle(200)
     assert now(hand, big).state is WorkloadState.RUNNING
     assert (lease(hand, first).attempt, lease(hand, elsewhere[1]).attempt) == (1, 2)
+
+
+def test_room_is_made_on_a_node_with_cards_of_several_models(tmp_path: Path) -> None:
+    hand = HandYard(tmp_path, "2xH100,2xRTX4090,1xL4")
+    stays = scattered(hand)
+    big = job(hand, "big", FULL)
+    hand.settle(200, lambda: no_card_is_over(hand))
+    assert now(hand, big).state is WorkloadState.RUNNING
+    cards_used = {cut.card_uuid for workload in stays for cut in lease(hand, workload).slices}
+    models = {card.model for card in hand.yard.roster.cards if card.uuid in cards_used}
+    assert models == {"RTX4090"}, "a lease stays on the model that its price was set for"

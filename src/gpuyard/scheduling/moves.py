@@ -106,7 +106,9 @@ def _set_of(engine: Engine, holdings: Holdings, node: int, want: Want, budget: M
     state = holdings.state
     if not state.open[node] or state.cards[node] < want.slices or state.cpu_total_milli[node] < want.cpu_milli:
         return None
-    if want.slices and not want.models >> state.model[node * state.width] & 1:
+    first = node * state.width
+    fitting = [card for card in range(state.cards[node]) if want.models >> state.model[first + card] & 1]
+    if len(fitting) < want.slices:
         return None
     on_cards: list[list[int]] = [[] for _ in range(state.cards[node])]
     for lease in holdings.on[node]:
@@ -119,7 +121,7 @@ def _set_of(engine: Engine, holdings: Holdings, node: int, want: Want, budget: M
 
     free = engine.free(node)
     away: set[int] = set()
-    for card in sorted(range(len(on_cards)), key=trouble)[: want.slices]:
+    for card in sorted(fitting, key=trouble)[: want.slices]:
         share, room, mode = free.cards[card]
         if share < want.share_ppm or room < want.card_memory_bytes or mode not in (0, want.mode):
             away.update(on_cards[card])
