@@ -102,6 +102,10 @@ def test_a_lease_is_moved_for_one_that_fits_nowhere(hand: HandYard) -> None:
     (moved,) = [workload for workload in stays if lease(hand, workload).attempt == 2]
     after = lease(hand, moved)
     assert (after.state, after.restarts, after.run, after.reason) == (LeaseState.ACTIVE, 0, 1, None)
+    units = hand.runtime.live()
+    beside = next(lease(hand, workload) for workload in stays if workload is not moved)
+    near = [units[each.unit_name].environment["GPUYARD_CPUS"] for each in (after, beside)]
+    assert near[0] == near[1], "both are on one card now, with the same processors near it"
     assert on_the_way(hand) == {}
 
 

@@ -51,7 +51,7 @@ def _placed_lines(lease: Lease, row: PlacementRow, language: str) -> list[str]:
     scheduler = row.why.get("scheduler")
     if scheduler in _MOVED:
         moved = {"replica": lease.replica, "node": lease.node, "cards": cards, "start": row.why.get("from", "--")}
-        return [text(f"why.{scheduler}", language, **moved), text("why.move_free", language)]
+        return [text(f"why.{scheduler}", language, **moved), text("why.move_free", language), *_near(row, language)]
     lines = [text("why.placed", language, **facts)]
     if scheduler in _SCHEDULERS:
         lines.append(text(f"why.scheduler.{scheduler}", language))
@@ -61,8 +61,7 @@ def _placed_lines(lease: Lease, row: PlacementRow, language: str) -> list[str]:
         lines.append(text(f"why.domain.{domain}", language))
     if link is not None:
         lines.append(text("why.link", language, link=link))
-    if (cpus := row.why.get("cpus")) is not None:
-        lines.append(text("why.cpus", language, cpus=cpus))
+    lines += _near(row, language)
     if terms:
         lines.append(text("why.terms", language, terms=", ".join(f"{key} {terms[key]}" for key in sorted(terms))))
     if lease.option is PurchaseOption.SPOT:
@@ -70,6 +69,11 @@ def _placed_lines(lease: Lease, row: PlacementRow, language: str) -> list[str]:
     if row.notice is not None:
         lines.append(text("why.notice", language, until=to_text(row.notice.until_us)))
     return lines
+
+
+def _near(row: PlacementRow, language: str) -> list[str]:
+    cpus = row.why.get("cpus")
+    return [] if cpus is None else [text("why.cpus", language, cpus=cpus)]
 
 
 def _wait_lines(told: Why, wait: Wait, language: str) -> list[str]:

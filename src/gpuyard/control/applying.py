@@ -128,11 +128,10 @@ def _swap(c: Connection, lease: Lease, move: moves.Move, now_us: int) -> None:
     if not done:
         raise StaleError(move.id)
     fleet.advance(c, fleet.version(c))
-    why = (
-        {"scheduler": "moved_back", "from": move.end.node}
-        if back
-        else {"scheduler": f"moved_{move.cause}", "from": move.start.node}
-    )
+    here, there = (move.start, move.end) if back else (move.end, move.start)
+    why = {"scheduler": "moved_back" if back else f"moved_{move.cause}", "from": there.node}
+    if here.cpus is not None:
+        why["cpus"] = here.cpus
     placements.place(c, lease.id, why, now_us)
 
 

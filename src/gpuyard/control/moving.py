@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from sqlalchemy import Connection
+
 from gpuyard.control.applying import StaleError
 from gpuyard.control.movable import is_movable
 from gpuyard.control.placement import take_snapshot
@@ -32,8 +34,9 @@ from gpuyard.scheduling.relocating import (
     within_budget,
 )
 from gpuyard.scheduling.running import Running
+from gpuyard.scheduling.topology import near_cpus
 from gpuyard.slicing.ladder import guarantee
-from gpuyard.store import events, fleet, idle, leases, moves
+from gpuyard.store import events, fleet, idle, leases, moves, placements
 from gpuyard.store.moves import Move, MoveCause, MoveState, Place
 
 GANGS_A_LOOK: Final = 2  # for which room is looked for at once
@@ -189,8 +192,8 @@ def _begin(
                 cause=cause,
                 wanted_for=wanted_for,
                 state=MoveState.RESERVED,
-                start=Place(lease.node, tuple((cut.card_uuid, cut.guarantee) for cut in lease.slices)),
-                end=_target(yard, relocation, seen, workloads[lease.workload_id]),
+                start=_held(c, lease, lease.node),
+                end=_target(yard, snapshot, relocation, seen, workloads[lease.workload_id]),
                 shape=seen.shape,
                 cpu_milli=seen.cpu_milli,
                 memory_bytes=seen.memory_bytes,
@@ -201,13 +204,21 @@ def _begin(
         events.append(c, told)
 
 
-def _target(yard: Yard, relocation: Relocation, seen: Running, workload: Workload) -> Place:
+def _held(c: Connection, lease: Lease, node: str) -> Place:
+    row = placements.of(c, [lease.id]).get(lease.id)
+    cpus = None if row is None else row.why.get("cpus")
+    cards = tuple((cut.card_uuid, cut.guarantee) for cut in lease.slices)
+    return Place(node, cards, cpus if isinstance(cpus, str) else None)
+
+
+def _target(yard: Yard, snapshot: Snapshot, relocation: Relocation, seen: Running, workload: Workload) -> Place:
     shim = yard.engine.shim_on(workload.runtime)
     cards = [card for uuid in relocation.card_uuids if (card := yard.roster.card(uuid)) is not None]
     if len(cards) != len(relocation.card_uuids):
         raise StaleError(relocation.lease_id)
     levels = ((card.uuid, guarantee(card, seen.shape, workload.runtime, shim).guarantee) for card in cards)
-    return Place(relocation.node, tuple(levels))
+    node = next(node for node in snapshot.nodes if node.name == relocation.node)
+    return Place(relocation.node, tuple(levels), near_cpus(node, relocation.card_uuids))
 
 
 def _event(kind: str, move: Move, now_us: int) -> Event:

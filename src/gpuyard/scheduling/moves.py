@@ -116,14 +116,19 @@ def _set_of(engine: Engine, holdings: Holdings, node: int, want: Want, budget: M
             on_cards[card].append(lease)
     leases = holdings.leases
 
-    def trouble(card: int) -> tuple[int, int]:
-        return sum(1 + leases[lease].want.slices for lease in on_cards[card]), card
-
     free = engine.free(node)
+
+    def holds(card: int) -> bool:
+        share, room, mode = free.cards[card]
+        return share >= want.share_ppm and room >= want.card_memory_bytes and mode in (0, want.mode)
+
+    def trouble(card: int) -> tuple[bool, int, int]:
+        stuck = not holds(card) and not all(leases[lease].movable for lease in on_cards[card])
+        return stuck, sum(1 + leases[lease].want.slices for lease in on_cards[card]), card
+
     away: set[int] = set()
     for card in sorted(fitting, key=trouble)[: want.slices]:
-        share, room, mode = free.cards[card]
-        if share < want.share_ppm or room < want.card_memory_bytes or mode not in (0, want.mode):
+        if not holds(card):
             away.update(on_cards[card])
     short = want.cpu_milli - free.cpu_milli - sum(leases[lease].want.cpu_milli for lease in away)
     rest = sorted(holdings.on[node] - away, key=lambda lease: (-leases[lease].want.cpu_milli, lease))

@@ -34,10 +34,11 @@ class MoveCause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Cards of one node, each with the guarantee that a slice of the lease has there."""
+    """Cards of one node, each with the guarantee that a slice of the lease has there, and the processors near them."""
 
     node: str
     cards: tuple[tuple[str, Guarantee], ...]
+    cpus: str | None = None  # as a Linux CPU list, where the topology is known
 
     @property
     def uuids(self) -> tuple[str, ...]:
@@ -99,9 +100,9 @@ def begin(c: Connection, move: Move) -> None:
             "wanted_for": move.wanted_for,
             "state": move.state.value,
             "from_node": move.start.node,
-            "from_cards": json.dumps(move.start.cards),
+            "from_cards": json.dumps([move.start.cards, move.start.cpus]),
             "to_node": move.end.node,
-            "to_cards": json.dumps(move.end.cards),
+            "to_cards": json.dumps([move.end.cards, move.end.cpus]),
             "memory_bytes": move.shape.memory_bytes,
             "compute_ppm": move.shape.compute_ppm,
             "cpu_milli": move.cpu_milli,
@@ -167,5 +168,6 @@ def _move(row: Row[Any]) -> Move:
     )
 
 
-def _place(node: str, cards: str) -> Place:
-    return Place(node, tuple((uuid, Guarantee(level)) for uuid, level in json.loads(cards)))
+def _place(node: str, text: str) -> Place:
+    cards, cpus = json.loads(text)
+    return Place(node, tuple((uuid, Guarantee(level)) for uuid, level in cards), cpus)
