@@ -18,11 +18,11 @@ from gpuyard.engines.local import LocalEngine
 from gpuyard.engines.runtime import Unit, UnitState
 from gpuyard.engines.simulated import SimulatedRuntime
 from gpuyard.hardware.probe import ProbeReport
-from gpuyard.hardware.simulated import SimulatedProbe
+from gpuyard.hardware.simulated import SimulatedProbe, parse_spec, simulated_node
 from gpuyard.model.fleet import Node
 from gpuyard.model.tenants import Tenant
 from gpuyard.model.workloads import Workload
-from gpuyard.placing import find_scheduler
+from gpuyard.placing import find_engine, find_scheduler
 from gpuyard.store import tenants
 from gpuyard.store.database import Store
 
@@ -74,7 +74,9 @@ class HandProbe:
     name = "simulated"
 
     def __init__(self, spec: str) -> None:
-        self._whole = SimulatedProbe.from_spec(spec)
+        parts = spec.split(";")  # one node each
+        nodes = (simulated_node(f"node{n}", parse_spec(part)) for n, part in enumerate(parts))
+        self._whole = SimulatedProbe(tuple(nodes)) if len(parts) > 1 else SimulatedProbe.from_spec(spec)
         self.broken: set[str] = set()
 
     def probe(self) -> ProbeReport:
@@ -165,6 +167,7 @@ class HandYard:
             store=store,
             engine=LocalEngine({"simulated": self.runtime}, "simulated"),
             scheduler=find_scheduler(),
+            make_engine=find_engine(),
             clock=self.clock,
             book=prices.load(None),
             probes=(self.probe,),

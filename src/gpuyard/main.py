@@ -175,8 +175,9 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
     from gpuyard.control.sealing import Sealer
     from gpuyard.control.yard import Yard
     from gpuyard.hardware.activity import nvidia_activity
-    from gpuyard.placing import find_scheduler
+    from gpuyard.placing import engine_here, find_scheduler
     from gpuyard.scheduling.reclaim import ReclaimPolicy
+    from gpuyard.scheduling.relocating import MovePolicy, Window
 
     prices = price_history.load(options.price_book)
     probes, simulated = find_probes(options, store)
@@ -201,6 +202,13 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
             minimum_run_us=options.spot_minimum_run_us,
             cooldown_us=3 * options.spot_minimum_run_us,
         ),
+        moves=MovePolicy(
+            moves_an_hour=options.moves_an_hour,
+            at_once_of_tenant=options.moves_of_tenant,
+            window=None if options.moves_window is None else Window(*options.moves_window),
+        ),
+        make_engine=engine_here(),
+        use_target_ppm=options.use_target_ppm,
         card_activity=dict if simulated else nvidia_activity,
         stripe_secret=os.environ.get("GPUYARD_STRIPE_WEBHOOK_SECRET") or None,
     )

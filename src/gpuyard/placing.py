@@ -43,3 +43,11 @@ def find_scheduler() -> Scheduler:
         return Gangs(FragmentationAware(find_engine()))
     except YardError:
         return Gangs(BestFit())
+
+
+def engine_here() -> EngineMaker | None:
+    """What moves of running leases are tried on; None where no engine can be had here, and then nothing is moved."""
+    try:
+        return find_engine()
+    except YardError:
+        return None

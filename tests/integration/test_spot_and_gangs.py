@@ -236,3 +236,17 @@ def test_a_unit_is_told_its_replicas_and_the_processors_near_its_cards(tmp_path:
     told = [unit.environment for unit in hand.runtime.live().values()]
     assert {environment["GPUYARD_REPLICAS"] for environment in told} == {"2"}
     assert sorted(environment["GPUYARD_CPUS"] for environment in told) == ["0-7", "8-15"]
+
+
+def test_what_is_stopped_while_it_waits_costs_nothing_and_spoils_no_bill(hand: HandYard) -> None:
+    runs = job(hand, "runs", SliceWish(offer="rtx4090-full", count=4))
+    hand.settle()
+    waits = hand.launch(hand.tenant("alice"), Launch(WorkloadKind.INSTANCE, FULL, command=("sleep", "9"), name="waits"))
+    hand.settle()
+    commands.stop(hand.yard, waits.id, "tester")
+    wait(hand, 60)
+    commands.start(hand.yard, waits.id, "tester")
+    wait(hand, 60)
+    with hand.yard.store.read() as c:
+        bill = make_bill(c, None)
+    assert {line.workload_id for line in bill.lines} == {runs.id}

@@ -23,7 +23,7 @@ from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Share
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.model.workloads import RestartPolicy, WorkloadKind
-from gpuyard.store import events, leases, meters, placements, shares, tenants, workloads
+from gpuyard.store import events, leases, meters, moves, placements, shares, tenants, workloads
 from hand_driven_yard import HandYard
 from taken_back import CREDITS, given_back_nano
 
@@ -55,6 +55,8 @@ launches = st.one_of(
         slices=wishes,
         command=st.sampled_from([("sleep", "3"), ("sleep", "90"), ("train",)]),
         restart=restarts,
+        checkpoint_command=st.sampled_from([(), ("save",)]),
+        labels=st.sampled_from([{}, {"gpuyard/movable": "yes"}]),
         time_limit_us=st.sampled_from([None, None, 50 * SECOND]),
         option=options,
     ),
@@ -172,7 +174,12 @@ class YardDays(RuleBasedStateMachine):
         memory = {uuid: card.memory_bytes for uuid, card in (self.hand.yard.roster.by_uuid or {}).items()}
         with self.hand.yard.store.read() as c:
             held = leases.usage(c)
-        for uuid, (memory_bytes, compute_ppm) in held.items():
+            kept = moves.held(moves.under_way(c).values())
+        both = {
+            uuid: tuple(map(sum, zip(held.get(uuid, (0, 0)), kept.get(uuid, (0, 0)), strict=True)))
+            for uuid in held.keys() | kept.keys()
+        }
+        for uuid, (memory_bytes, compute_ppm) in both.items():
             assert compute_ppm <= SHARE_WHOLE_PPM
             assert memory_bytes <= memory[uuid]
         running: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -215,7 +222,11 @@ class YardDays(RuleBasedStateMachine):
             for workload in workloads.unsettled(c):
                 if workload.spec.is_gang:
                     mine = leases.of_workload(c, workload.id, include_ended=True)
-                    fresh = [lease.attempt == 1 and lease.state is LeaseState.REQUESTED for lease in mine]
+                    # Of a replica that was started anew after it had ended, only the lease of the new run counts.
+                    now = {
+                        lease.replica: lease for lease in sorted(mine, key=lambda x: x.state is not LeaseState.ENDED)
+                    }
+                    fresh = [x.attempt == 1 and x.state is LeaseState.REQUESTED for x in now.values()]
                     lost = any(lease.reason in ("card_missing", "gang_broken") for lease in mine)
                     assert lost or all(fresh) or not any(fresh) or workload.desired != "run"
 
@@ -248,6 +259,7 @@ class YardDays(RuleBasedStateMachine):
             intervals = meters.intervals(c)
             unsettled = {workload.id: workload for workload in workloads.unsettled(c)}
             held = leases.usage(c)
+            assert moves.under_way(c) == {}
             bill = make_bill(c, None)
             told = events.after(c, 0, None, 1_000_000)
         live = self.hand.runtime.live()

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from real_yard import RealYard, wait_for
+from real_yard import RealYard
+from real_yard import wait_for as wait_for_seconds
 
 pytestmark = pytest.mark.slow
+# On a machine with much else to do a start takes long; what is waited for is no different for that.
+wait_for = partial(wait_for_seconds, seconds=120)
 
 
 @pytest.fixture
 def yard(tmp_path: Path) -> Iterator[RealYard]:
-    yard = RealYard(tmp_path, "--simulate", "2xRTX4090,4xH100", "--spot-notice", "4s", "--spot-minimum-run", "1s")
+    yard = RealYard(tmp_path, "--simulate", "2xRTX4090,4xH100", "--spot-notice", "12s", "--spot-minimum-run", "1s")
     yard.up()
     yield yard
     yard.close()
@@ -116,3 +120,28 @@ def test_quotas_tiers_and_plans_answer_in_words(yard: RealYard) -> None:
     assert plan["chosen"] == "H100", "six times as fast for five times the price"
     yard.run("run", "--job", "--work", "1", "--on", "RTX4090", "--budget", "5", "--name", "goal", "--", "true")
     assert yard.json("show", "goal")["spec"]["slices"]["offer"] == "h100-full"
+
+
+def test_a_job_is_moved_for_one_that_fits_nowhere_and_goes_on_from_what_it_saved(yard: RealYard) -> None:
+    script = "if [ -f saved ]; then echo went on from $(cat saved); fi; while true; do sleep 1; done"
+    on: dict[str, list[str]] = {}
+    for name in ("one", "two", "three", "four"):
+        yard.run(
+            "run", "--job", "--offer", "rtx4090-half", "--name", name, "--checkpoint", "sh -c 'echo 42 > saved'",
+            "--stop-grace", "2s", "--", "sh", "-c", script,
+        )  # fmt: skip
+        on.setdefault(yard.json("show", name)["leases"][0]["slices"][0]["card_uuid"], []).append(name)
+    (stays, gone), (other, also_gone) = on.values()
+    yard.run("rm", gone, also_gone)
+    yard.run("run", "--job", "--offer", "rtx4090-full", "--name", "big", "--no-wait", "--", "sleep", "300")
+    wait_for(lambda: state(yard, "big") == "running", lambda: yard.run("why", "big"))
+    wait_for(lambda: {state(yard, stays), state(yard, other)} == {"running"}, lambda: yard.run("ps"))
+    (moved,) = [name for name in (stays, other) if "was moved there" in yard.run("why", name)]
+    wait_for(lambda: "went on from 42" in yard.run("logs", moved))
+    (lease,) = yard.json("show", moved)["leases"]
+    assert (lease["attempt"], lease["restarts"], lease["run"]) == (2, 0, 1)
+    told = yard.run("events", "--limit", "500")
+    assert told.index("lease.move_begun") < told.index("lease.moved")
+    pool = yard.json("status")["pool"]
+    assert (pool["target_ppm"], pool["moves_done"], pool["moves_on_the_way"]) == (750_000, 1, 0)
+    assert "target 75 %" in yard.run("status")

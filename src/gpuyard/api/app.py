@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
@@ -47,6 +47,7 @@ from gpuyard.api.guard import Guard
 from gpuyard.api.remembering import Answers
 from gpuyard.api.rendering import answer
 from gpuyard.control.oidc import Provider
+from gpuyard.control.pool import pool_use
 from gpuyard.control.yard import Yard
 from gpuyard.model.times import to_text
 from gpuyard.store import workloads as stored_workloads
@@ -99,6 +100,7 @@ async def show_yard(request: Request, caller: Caller) -> Response:
                     if (isolation := yard.engine.isolation(kind)) is not None
                 ],
                 "engine_error": yard.trouble,
+                "pool": asdict(pool_use(yard, yard.clock.now_us())),
             }
         )
 

@@ -108,7 +108,9 @@ def lease_view(lease: Lease, language: str) -> View:
         "currency": lease.terms.currency if lease.terms else None,
         "exit_code": lease.exit_code,
         "reason": lease.reason,
-        "reason_text": reason_view(lease.reason, {"exit_code": lease.exit_code, "detail": "--"}, language),
+        "reason_text": reason_view(
+            lease.reason, {"exit_code": lease.exit_code, "detail": lease.detail or "--"}, language
+        ),
         "created_at": to_text(lease.created_us),
         "updated_at": to_text(lease.updated_us),
     }

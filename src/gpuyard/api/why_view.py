@@ -11,6 +11,7 @@ from gpuyard.store.placements import PlacementRow
 from gpuyard.texts import text
 
 _DOMAINS = frozenset({"island", "node", "rack", "fleet"})
+_MOVED = frozenset({"moved_blocked", "moved_low_load", "moved_back"})
 _SCHEDULERS = frozenset({"best_fit", "fragmentation_aware", "nearest"})
 
 
@@ -23,6 +24,11 @@ def why_view(told: Why, language: str) -> views.View:
     for row in told.reclaimed:
         at = to_text(row.reclaimed_us or 0)
         lines.append(text("why.reclaimed", language, times=row.reclaims, at=at))
+    for lease, move in told.moving:
+        ways = {"replica": lease.replica, "start": move.start.node, "end": move.end.node}
+        lines.append(text("why.moving", language, **ways))
+    if told.making_room:
+        lines.append(text("why.room_is_made", language, count=told.making_room))
     if told.wait is not None:
         lines += _wait_lines(told, told.wait, language)
     if not lines:
@@ -42,8 +48,11 @@ def _placed_lines(lease: Lease, row: PlacementRow, language: str) -> list[str]:
     cards = ", ".join(cut.card_uuid for cut in lease.slices)
     waited = _seconds(row.why.get("waited_us"))
     facts = {"replica": lease.replica, "node": lease.node, "cards": cards, "waited": waited}
-    lines = [text("why.placed", language, **facts)]
     scheduler = row.why.get("scheduler")
+    if scheduler in _MOVED:
+        moved = {"replica": lease.replica, "node": lease.node, "cards": cards, "start": row.why.get("from", "--")}
+        return [text(f"why.{scheduler}", language, **moved), text("why.move_free", language), *_near(row, language)]
+    lines = [text("why.placed", language, **facts)]
     if scheduler in _SCHEDULERS:
         lines.append(text(f"why.scheduler.{scheduler}", language))
     terms = dict(shown_terms(row))
@@ -52,8 +61,7 @@ def _placed_lines(lease: Lease, row: PlacementRow, language: str) -> list[str]:
         lines.append(text(f"why.domain.{domain}", language))
     if link is not None:
         lines.append(text("why.link", language, link=link))
-    if (cpus := row.why.get("cpus")) is not None:
-        lines.append(text("why.cpus", language, cpus=cpus))
+    lines += _near(row, language)
     if terms:
         lines.append(text("why.terms", language, terms=", ".join(f"{key} {terms[key]}" for key in sorted(terms))))
     if lease.option is PurchaseOption.SPOT:
@@ -61,6 +69,11 @@ def _placed_lines(lease: Lease, row: PlacementRow, language: str) -> list[str]:
     if row.notice is not None:
         lines.append(text("why.notice", language, until=to_text(row.notice.until_us)))
     return lines
+
+
+def _near(row: PlacementRow, language: str) -> list[str]:
+    cpus = row.why.get("cpus")
+    return [] if cpus is None else [text("why.cpus", language, cpus=cpus)]
 
 
 def _wait_lines(told: Why, wait: Wait, language: str) -> list[str]:

@@ -43,6 +43,7 @@ class CardModel:
     int8_dense_gops: int | None = None
     int8_sparse_gops: int | None = None
     tdp_watts: int
+    idle_watts: int | None = None
     pcie_generation: int
     pcie_lanes: int
     nvlink_mbps: int | None = None

@@ -30,6 +30,10 @@ class UpOptions:
     tls_names: tuple[str, ...] = ()  # further names that others reach it by
     fetch_networks: tuple[str, ...] = ()  # that the yard may fetch from although they are not public
     plain_http: bool = False  # beyond this machine, because something in front of it speaks TLS
+    moves_window: tuple[int, int] | None = None  # minutes of the day, UTC
+    moves_an_hour: int = 20
+    moves_of_tenant: int = 2
+    use_target_ppm: int = 750_000
 
     @property
     def secure(self) -> bool:

@@ -12,7 +12,7 @@ from gpuyard.model.events import Event
 from gpuyard.model.leases import UNPRICED, Interval, Lease
 from gpuyard.model.states import LEASE, LeaseState
 from gpuyard.model.workloads import Workload
-from gpuyard.store import events, fleet, leases, meters, placements, workloads
+from gpuyard.store import events, fleet, leases, meters, moves, placements, workloads
 
 METERED = frozenset({LeaseState.GRANTED, LeaseState.ACTIVE, LeaseState.STOPPED})
 
@@ -76,6 +76,8 @@ def apply_lease(c: Connection, change: LeaseChange, workload: Workload) -> list[
     if change.release and leases.release(c, after.id):
         fleet.advance(c, fleet.version(c))
         _note_release(c, after)
+    if change.move is not None:
+        _swap(c, after, change.move, change.moment.at_us)
     if before.state == after.state:
         return []
     told: list[Event] = []
@@ -83,7 +85,7 @@ def apply_lease(c: Connection, change: LeaseChange, workload: Workload) -> list[
         interval = meters.close(c, before.id, change.moment.at_us, change.moment.monotonic_ns, change.proof)
         if interval is not None:
             told.append(_interval_event(interval))
-    if after.state in METERED:
+    if after.state in METERED and after.terms is not None:  # stopped before it was ever granted: it holds nothing
         open_meter(c, after, workload, change.moment)
     told.append(
         Event(
@@ -112,6 +114,25 @@ def _note_release(c: Connection, lease: Lease) -> None:
         placements.reclaimed(c, lease.id, lease.updated_us)
     else:
         placements.withdraw(c, lease.id)
+
+
+def _swap(c: Connection, lease: Lease, move: moves.Move, now_us: int) -> None:
+    """The lease takes the place that the move holds and leaves its own to the move; a move back ends with it.
+
+    Raises StaleError where the move is not at that point any more.
+    """
+    leases.release(c, lease.id)
+    leases.hold(c, lease.id, lease.slices)
+    back = move.state is moves.MoveState.SWITCHED
+    done = moves.end(c, move.id, moves.MoveState.UNDONE, now_us) if back else moves.switch(c, move.id, now_us)
+    if not done:
+        raise StaleError(move.id)
+    fleet.advance(c, fleet.version(c))
+    here, there = (move.start, move.end) if back else (move.end, move.start)
+    why = {"scheduler": "moved_back" if back else f"moved_{move.cause}", "from": there.node}
+    if here.cpus is not None:
+        why["cpus"] = here.cpus
+    placements.place(c, lease.id, why, now_us)
 
 
 def open_meter(c: Connection, lease: Lease, workload: Workload, moment: Moment) -> None:

@@ -148,5 +148,5 @@ def _exit_params(lease: Lease, world: World) -> dict[str, object]:
         params["exit_code"] = lease.exit_code
     observation = world.observations.get(lease.unit_name)
     if lease.reason == "start_failed":
-        params["detail"] = (observation.detail if observation else None) or "--"
+        params["detail"] = lease.detail or (observation.detail if observation else None) or "--"
     return params

@@ -17,7 +17,8 @@ from gpuyard.scheduling.backfill import reserve
 from gpuyard.scheduling.plan import Request, Snapshot
 from gpuyard.scheduling.queue import Gang
 from gpuyard.scheduling.running import Running, released
-from gpuyard.store import leases, placements, workloads
+from gpuyard.store import leases, moves, placements, workloads
+from gpuyard.store.moves import Move
 from gpuyard.store.placements import PlacementRow
 
 
@@ -42,6 +43,8 @@ class Why:
     placed: tuple[tuple[Lease, PlacementRow], ...]
     reclaimed: tuple[PlacementRow, ...]
     wait: Wait | None
+    moving: tuple[tuple[Lease, Move], ...] = ()
+    making_room: int = 0  # leases on their way so that it can start
 
 
 def why(yard: Yard, workload: Workload) -> Why:
@@ -52,6 +55,7 @@ def why(yard: Yard, workload: Workload) -> Why:
         open_leases = [lease for lease in leases.open_leases(c) if lease.workload_id in known]
         mine = [lease for lease in open_leases if lease.workload_id == workload.id]
         rows = placements.of(c, [lease.id for lease in mine])
+        on_their_way = moves.under_way(c)
         waits = [lease for lease in mine if lease.state is LeaseState.REQUESTED]
         wait = None
         if waits:
@@ -61,7 +65,10 @@ def why(yard: Yard, workload: Workload) -> Why:
             wait = _wait(yard, snapshot, running, requests, now_us, held_by(workload))
     placed = tuple((lease, rows[lease.id]) for lease in mine if lease.state in HOLDING and lease.id in rows)
     reclaimed = tuple(rows[lease.id] for lease in mine if lease.id in rows and rows[lease.id].reclaims)
-    return Why(workload, placed, reclaimed, wait)
+    moving = tuple((lease, on_their_way[lease.id]) for lease in mine if lease.id in on_their_way)
+    waiting_ids = {lease.id for lease in waits}
+    making_room = sum(move.wanted_for in waiting_ids for move in on_their_way.values())
+    return Why(workload, placed, reclaimed, wait, moving, making_room)
 
 
 def _wait(
@@ -124,4 +131,4 @@ def _fits(yard: Yard, snapshot: Snapshot, asked: Sequence[Request], now_us: int)
 
 def shown_terms(row: PlacementRow) -> Mapping[str, object]:
     """What spoke for a placement, without what is told apart."""
-    return {key: value for key, value in row.why.items() if key not in {"scheduler", "waited_us", "cpus"}}
+    return {key: value for key, value in row.why.items() if key not in {"scheduler", "waited_us", "cpus", "from"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpuyard.control.moving_decisions import change_places, go_on, goes_on, leaves
 from gpuyard.control.stopping import UNPAID_GRACE_US
 from gpuyard.control.world import LeaseChange, Moment, StartUnit, StopUnit, Verdict, World, reclaim_grace_us
 from gpuyard.engines.runtime import Observation, UnitState
@@ -68,6 +69,8 @@ def _granted(
         if not wanted:
             state = LeaseState.STOPPED if workload.desired is Desired.STOP else LeaseState.ENDED
             return _change(verdict, lease, replace(lease, state=state), _present(meter, world), release=True)
+        if goes_on(lease, observation, world):
+            return go_on(lease, world, verdict, _present(meter, world))
         if not all(cut.card_uuid in world.healthy_cards for cut in lease.slices):
             after = replace(lease, state=LeaseState.REQUESTED, reason="card_missing")
             return _change(verdict, lease, after, _present(meter, world), release=True)
@@ -82,7 +85,7 @@ def _granted(
         return lease
     if observation.state is UnitState.CREATED:
         _prove(lease, meter, _present(meter, world), world, verdict)
-        if not wanted or lease.reason == "gang_broken" or world.goes(lease, workload):
+        if not wanted or lease.reason == "gang_broken" or world.goes(lease, workload) or leaves(lease, world):
             verdict.actions.append(StopUnit(lease.unit_name, workload.runtime, 0, ()))
         return lease
     if observation.started_ns is not None:
@@ -111,7 +114,7 @@ def _active(
 ) -> Lease:
     if observation is None or observation.state is UnitState.EXITED:
         return _exited(lease, workload, observation, meter, world, verdict)
-    if world.proofs_due and observation.proven_ns is not None:
+    if world.proofs_due and observation.proven_ns is not None and not leaves(lease, world):
         moment = moment_of(observation.proven_ns, observation.boot_id, meter, world.now)
         _prove(lease, meter, moment, world, verdict)
     limit_us = workload.spec.time_limit_us
@@ -125,7 +128,7 @@ def _active(
         unpaid = workload.reason == "credit_exhausted"
         grace_us = min(spec.stop_grace_us, UNPAID_GRACE_US) if unpaid else spec.stop_grace_us
         verdict.actions.append(StopUnit(lease.unit_name, workload.runtime, grace_us, spec.checkpoint_command))
-    elif world.goes(lease, workload) or lease.reason == "gang_broken":
+    elif world.goes(lease, workload) or lease.reason == "gang_broken" or leaves(lease, world):
         notice = world.notices.get(lease.id)
         grace_us = workload.spec.stop_grace_us if notice is None else reclaim_grace_us(notice, workload)
         command = workload.spec.checkpoint_command
@@ -168,8 +171,13 @@ def _exited(
         reason = lease.reason
     elif reason == "stopped" and workload.desired is Desired.RUN and world.goes(lease, workload):
         return _change(verdict, lease, _requeued(lease), moment, proof, release=True)
+    elif reason == "stopped" and workload.desired is Desired.RUN and leaves(lease, world):
+        return change_places(lease, world, verdict, meter, moment, proof)
+    elif lease.state is LeaseState.GRANTED and workload.desired is Desired.RUN and goes_on(lease, observation, world):
+        return go_on(lease, world, verdict, moment)
     exit_code = None if observation is None else observation.exit_code
-    ended = replace(lease, reason=reason, exit_code=exit_code)
+    detail = observation.detail if observation is not None and reason == "start_failed" else None
+    ended = replace(lease, reason=reason, exit_code=exit_code, detail=detail)
     state = _state_after_exit(ended, workload, observation, world.now)
     if state is LeaseState.GRANTED:
         ran_us = moment.at_us - (lease.run_started_us or moment.at_us)

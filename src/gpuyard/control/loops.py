@@ -19,8 +19,9 @@ from gpuyard.control.decisions import decide
 from gpuyard.control.escape_watch import EscapeWatch
 from gpuyard.control.geography import stop_what_is_outside
 from gpuyard.control.invoicing import issue_monthly
-from gpuyard.control.learning import learn_demand
+from gpuyard.control.learning import learn_demand, recall_arrivals
 from gpuyard.control.money_watch import MoneyWatch
+from gpuyard.control.moving import EMPTY_NODES_EVERY_US, empty_nodes, finish_moves, move_for_the_waiting
 from gpuyard.control.placement import place
 from gpuyard.control.price_watch import follow_prices
 from gpuyard.control.reclaiming import reclaim_for_the_waiting, withdraw_the_needless
@@ -33,7 +34,8 @@ from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.workloads import Workload
 from gpuyard.scheduling.cycle import Waiting
 from gpuyard.scheduling.plan import Refusal
-from gpuyard.store import fleet, leases, meters, placements, workloads
+from gpuyard.store import fleet, leases, meters, moves, placements, workloads
+from gpuyard.store.moves import Move
 from gpuyard.store.placements import Notice
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class Loops:
 
     def __init__(self, yard: Yard) -> None:
         self.yard = yard
+        recall_arrivals(yard)
         self.actor = acting.Actor(yard)
         self._pending: dict[str, Mapping[str, object]] = {}
         self._planned_for: object = None
@@ -71,6 +74,7 @@ class Loops:
         self._next_demand_us = 0
         self._next_invoices_us = 0
         self._next_spot_us = 0
+        self._next_emptying_us = 0
         self._bidders: frozenset[str] = frozenset()  # leases on spot as they were read last
 
     def pass_once(self) -> bool:
@@ -103,7 +107,7 @@ class Loops:
         world = self._look(now, observations)
         verdict = decide(world)
         changed = self._write(verdict, world)
-        placed = self._place(world, changed)
+        placed = self._place(world, changed) or self._empty_nodes(now.at_us)
         if now.at_us >= self._next_demand_us and self._read is not None:
             learn_demand(self.yard, world.leases, world.workloads, now.at_us)
             self._next_demand_us = now.at_us + DEMAND_EVERY_US
@@ -150,6 +154,7 @@ class Loops:
             start_errors=self.actor.start_errors,
             pending_reasons=self._pending,
             notices=self._read.notices,
+            moves=self._read.moves,
         )
 
     def _write(self, verdict: Verdict, world: World) -> bool:
@@ -171,6 +176,9 @@ class Loops:
         version = self._read.fleet_version
         waiting = frozenset(lease.id for lease in open_leases if lease.state == "requested")
         withdrawn = bool(world.notices) and withdraw_the_needless(self.yard, world, open_leases)
+        on_their_way = self._read.moves
+        if on_their_way and finish_moves(self.yard, on_their_way, open_leases, world.workloads, world.now.at_us):
+            withdrawn = True
         if not waiting:
             self._pending = {}
             self.yard.waiting = Waiting()
@@ -191,7 +199,18 @@ class Loops:
         ):
             self._planned_for = None
             return True
+        if not placed and move_for_the_waiting(
+            self.yard, snapshot, standing, decision, open_leases, world.workloads, world.now.at_us
+        ):
+            self._planned_for = None
+            return True
         return placed > 0 or self._pending != before
+
+    def _empty_nodes(self, now_us: int) -> bool:
+        if now_us < self._next_emptying_us or self._read is None:
+            return False
+        self._next_emptying_us = now_us + EMPTY_NODES_EVERY_US
+        return empty_nodes(self.yard, self._read.leases, self._read.workloads, now_us)
 
     def run(self, stop: threading.Event) -> None:
         """Passes until `stop` is set; at once when something changed or `yard.wake` is set, else every second.
@@ -241,6 +260,7 @@ class _Read:
     leases: tuple[Lease, ...]
     meters: Mapping[str, meters.Meter]
     notices: Mapping[str, Notice]
+    moves: Mapping[str, Move]
 
 
 def _read(yard: Yard) -> _Read:
@@ -256,6 +276,7 @@ def _read(yard: Yard) -> _Read:
             leases=tuple(lease for lease in leases.open_leases(c) if lease.workload_id in known),
             meters=meters.open_meters(c),
             notices=placements.notices(c),
+            moves=moves.under_way(c),
         )
 
 

@@ -26,7 +26,7 @@ from gpuyard.model.workloads import Workload
 from gpuyard.scheduling.cycle import Decision, Standing, decide
 from gpuyard.scheduling.plan import CardView, Learning, NodeView, Placement, Request, Snapshot
 from gpuyard.slicing.ladder import guarantee
-from gpuyard.store import events, fleet, leases, placements
+from gpuyard.store import events, fleet, leases, moves, placements
 
 LEASES_A_PART = 4
 YIELD_SECONDS = 0.0002
@@ -37,6 +37,7 @@ def take_snapshot(
 ) -> Snapshot:
     """The fleet as a scheduler sees it, from one reading of the store."""
     used = leases.usage(c)
+    on_their_way = moves.under_way(c).values()
     cpu: dict[str, int] = defaultdict(int)
     memory: dict[str, int] = defaultdict(int)
     for lease in open_leases:
@@ -44,6 +45,12 @@ def take_snapshot(
             spec = workloads[lease.workload_id].spec
             cpu[lease.node] += spec.cpu_milli
             memory[lease.node] += spec.memory_bytes
+    for uuid, (bytes_held, ppm_held) in moves.held(on_their_way).items():
+        of_leases = used.get(uuid, (0, 0))
+        used[uuid] = of_leases[0] + bytes_held, of_leases[1] + ppm_held
+    for move in on_their_way:
+        cpu[move.held.node] += move.cpu_milli
+        memory[move.held.node] += move.memory_bytes
     return Snapshot(
         version=fleet.version(c),
         nodes=tuple(

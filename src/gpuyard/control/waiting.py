@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import Connection
@@ -11,11 +12,13 @@ from sqlalchemy import Connection
 from gpuyard.control.yard import Yard
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.states import LeaseState
+from gpuyard.model.units import SECOND_US
 from gpuyard.model.workloads import Desired, Workload
 from gpuyard.scheduling.cycle import Standing
 from gpuyard.scheduling.running import Running
 from gpuyard.scheduling.spot_room import ANY, Demand, spot_room
-from gpuyard.store import demand, placements, shares
+from gpuyard.store import demand, moves, placements, shares
+from gpuyard.store.moves import Move, MoveState
 from gpuyard.store.placements import Notice, PlacementRow
 
 HOLDING: Final = frozenset({LeaseState.GRANTED, LeaseState.ACTIVE})
@@ -46,14 +49,53 @@ def take_standing(
     # What was reclaimed, and what is safe, matters for spot alone: others need not be looked up.
     spot = [lease.id for lease in open_leases if lease.option is PurchaseOption.SPOT]
     rows = placements.of(c, spot)
+    on_their_way = moves.under_way(c)
     running = running_leases(open_leases, workloads, rows, notices, now_us)
+    running = with_moves(running, on_their_way, workloads, open_leases, now_us)
     return Standing(
         running=tuple(running),
         shares=shares.every(c),
         spot_room_ppm=room_for_spot(c, yard, open_leases, workloads, now_us) if spot else {},
-        promised=frozenset(notice.notice_for for notice in notices.values()),
+        promised=frozenset(notice.notice_for for notice in notices.values())
+        | {move.wanted_for for move in on_their_way.values() if move.wanted_for is not None},
         policy=yard.queue,
     )
+
+
+# What is counted on for a move, beside the time that its workload may take to stop: it is started elsewhere by then.
+MOVES_WITHIN_US: Final = 30 * SECOND_US
+
+
+def with_moves(
+    running: Iterable[Running],
+    on_their_way: Mapping[str, Move],
+    workloads: Mapping[str, Workload],
+    open_leases: Iterable[Lease],
+    now_us: int,
+) -> list[Running]:
+    """What runs, where leases on their way leave their source soon and nobody else's target is anybody's."""
+    grace = {lease.id: workloads[lease.workload_id].spec.stop_grace_us for lease in open_leases}
+    found: list[Running] = []
+    for lease in running:
+        move = on_their_way.get(lease.lease_id)
+        if move is None:
+            found.append(lease)
+            continue
+        leaves_us = max(now_us, move.begun_us + grace[lease.lease_id] + MOVES_WITHIN_US)
+        switched = move.state is MoveState.SWITCHED
+        here = replace(lease, noticed=True, ends_us=lease.ends_us if switched else leaves_us)
+        kept = replace(
+            here,
+            lease_id=move.id,
+            gang=move.id,
+            tenant_id="",  # what is held twice for a moment counts once against its tenant
+            spot=False,
+            node=move.held.node,
+            card_uuids=move.held.uuids,
+            ends_us=leaves_us if switched else lease.ends_us,
+        )
+        found += (here, kept)
+    return found
 
 
 def running_leases(

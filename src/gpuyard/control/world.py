@@ -10,6 +10,7 @@ from gpuyard.model.leases import Lease, Proof
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.workloads import Desired, Workload
 from gpuyard.store.meters import Meter
+from gpuyard.store.moves import Move
 from gpuyard.store.placements import Notice
 
 
@@ -36,6 +37,7 @@ class World:
     start_errors: Mapping[str, str] = field(default_factory=dict[str, str])  # unit name -> why it could not start yet
     pending_reasons: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
     notices: Mapping[str, Notice] = field(default_factory=dict[str, Notice])  # spot leases that are to go
+    moves: Mapping[str, Move] = field(default_factory=dict[str, Move])  # leases on their way to another place
 
     def goes(self, lease: Lease, workload: Workload) -> bool:
         """Whether the lease's notice has come to the point where its unit is asked to end."""
@@ -60,6 +62,7 @@ class LeaseChange:
     moment: Moment
     proof: Proof = Proof.OBSERVED
     release: bool = False
+    move: Move | None = None  # the lease takes the place that this move holds, which takes the lease's
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,11 @@ from gpuyard.hardware.probe import Finding, Probe
 from gpuyard.model.tenants import Identity
 from gpuyard.model.times import Clock
 from gpuyard.scheduling.cycle import Waiting
+from gpuyard.scheduling.engine import EngineMaker
 from gpuyard.scheduling.plan import Scheduler
 from gpuyard.scheduling.queue import QueuePolicy
 from gpuyard.scheduling.reclaim import ReclaimPolicy
+from gpuyard.scheduling.relocating import MovePolicy
 from gpuyard.store.database import Store
 
 
@@ -58,6 +60,9 @@ class Yard:
     wake: threading.Event = field(default_factory=threading.Event)
     queue: QueuePolicy = field(default_factory=QueuePolicy)
     reclaim: ReclaimPolicy = field(default_factory=ReclaimPolicy)
+    moves: MovePolicy = field(default_factory=MovePolicy)
+    make_engine: EngineMaker | None = None  # what moves are tried on; None: nothing is moved
+    use_target_ppm: int = 750_000  # how much of the pool should be leased; shown beside what is
     waiting: Waiting = field(default_factory=Waiting)  # the queue as the last plan left it
     arrived: frozenset[str] = frozenset()  # leases that waited at the last look: the scheduler was told of them
     waiting_generation: int = 0  # changes with every tenant's share

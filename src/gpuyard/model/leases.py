@@ -59,6 +59,7 @@ class Lease:
     run_started_us: int | None = None  # when the unit of this run first ran; the time limit counts from here
     created_us: int = 0
     updated_us: int = 0
+    detail: str | None = None  # what the runtime said where the reason is `start_failed`
 
     @property
     def unit_name(self) -> str:

@@ -125,6 +125,22 @@ def format_price(nano: int) -> str:
     return f"{whole}.{part:0<2}"
 
 
+_WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
+
+
+def parse_window(text: str) -> tuple[int, int] | None:
+    """Minutes since midnight from `01:00-06:00`; None from `none`. Over midnight where the end comes first.
+
+    Raises YardError `invalid_request`.
+    """
+    if text == "none":
+        return None
+    match = _WINDOW.fullmatch(text)
+    if match is None or match[1] + match[2] == match[3] + match[4]:
+        raise YardError("invalid_request", reason=f"'{text[:40]}' is no part of a day: HH:MM-HH:MM or none")
+    return int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
+
+
 def parse_duration(text: str) -> int:
     """Microseconds from `90`, `90s`, `15m`, `2h`, `1d`, `200ms`.
 

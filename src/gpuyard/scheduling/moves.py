@@ -106,7 +106,9 @@ def _set_of(engine: Engine, holdings: Holdings, node: int, want: Want, budget: M
     state = holdings.state
     if not state.open[node] or state.cards[node] < want.slices or state.cpu_total_milli[node] < want.cpu_milli:
         return None
-    if want.slices and not want.models >> state.model[node * state.width] & 1:
+    first = node * state.width
+    fitting = [card for card in range(state.cards[node]) if want.models >> state.model[first + card] & 1]
+    if len(fitting) < want.slices:
         return None
     on_cards: list[list[int]] = [[] for _ in range(state.cards[node])]
     for lease in holdings.on[node]:
@@ -114,14 +116,19 @@ def _set_of(engine: Engine, holdings: Holdings, node: int, want: Want, budget: M
             on_cards[card].append(lease)
     leases = holdings.leases
 
-    def trouble(card: int) -> tuple[int, int]:
-        return sum(1 + leases[lease].want.slices for lease in on_cards[card]), card
-
     free = engine.free(node)
-    away: set[int] = set()
-    for card in sorted(range(len(on_cards)), key=trouble)[: want.slices]:
+
+    def holds(card: int) -> bool:
         share, room, mode = free.cards[card]
-        if share < want.share_ppm or room < want.card_memory_bytes or mode not in (0, want.mode):
+        return share >= want.share_ppm and room >= want.card_memory_bytes and mode in (0, want.mode)
+
+    def trouble(card: int) -> tuple[bool, int, int]:
+        stuck = not holds(card) and not all(leases[lease].movable for lease in on_cards[card])
+        return stuck, sum(1 + leases[lease].want.slices for lease in on_cards[card]), card
+
+    away: set[int] = set()
+    for card in sorted(fitting, key=trouble)[: want.slices]:
+        if not holds(card):
             away.update(on_cards[card])
     short = want.cpu_milli - free.cpu_milli - sum(leases[lease].want.cpu_milli for lease in away)
     rest = sorted(holdings.on[node] - away, key=lambda lease: (-leases[lease].want.cpu_milli, lease))

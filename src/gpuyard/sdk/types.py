@@ -281,6 +281,18 @@ class Verification(TypedDict):
     checks: list[Check]
 
 
+class PoolUse(TypedDict):
+    """How much of the pool is leased beside its target, and moves of the last day. None: not known."""
+
+    leased_ppm: int | None
+    target_ppm: int
+    nodes: int
+    empty_nodes: int
+    moves_on_the_way: int
+    moves_done: int
+    saved_watts: int | None
+
+
 class YardInfo(TypedDict):
     version: str
     yard_id: str
@@ -294,6 +306,7 @@ class YardInfo(TypedDict):
     workloads: dict[str, int]
     runtimes: list[dict[str, object]]
     engine_error: str | None
+    pool: PoolUse
 
 
 class Launch(TypedDict, total=False):

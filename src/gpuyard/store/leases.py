@@ -160,6 +160,7 @@ def _mutable(lease: Lease) -> dict[str, object]:
         "not_before_us": lease.not_before_us,
         "run_started_us": lease.run_started_us,
         "updated_us": lease.updated_us,
+        "detail": lease.detail,
     }
 
 

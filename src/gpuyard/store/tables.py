@@ -116,6 +116,7 @@ LEASES = Table(
     Column("run_started_us", BigInteger),
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
+    Column("detail", Text),
     Index("leases_tenant", "tenant_id", "id"),
     Index("leases_workload", "workload_id", "id"),
     Index("leases_state", "state"),
@@ -207,4 +208,5 @@ PARTIAL_INDEXES = (
     "CREATE INDEX leases_live ON leases (id) WHERE state <> 'ended'",
     "CREATE UNIQUE INDEX leases_live_replica ON leases (workload_id, replica) WHERE state <> 'ended'",
     "CREATE INDEX charges_held ON charges (subject) WHERE held_nano > 0",
+    "CREATE UNIQUE INDEX moves_open ON moves (lease_id) WHERE ended_us IS NULL",
 )

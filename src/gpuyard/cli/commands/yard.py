@@ -12,11 +12,12 @@ from typing import Annotated
 
 import typer
 
+from gpuyard.cli.commands.pool import pool_rows
 from gpuyard.cli.credentials import connect, state_dir
 from gpuyard.cli.host import Started, UpOptions, installed
 from gpuyard.cli.output import say, show_json, show_table, t
 from gpuyard.model.errors import YardError
-from gpuyard.model.units import parse_duration
+from gpuyard.model.units import parse_duration, parse_window
 
 APP = typer.Typer(rich_markup_mode=None, add_completion=False)
 AsJson = Annotated[bool, typer.Option("--json", help=t("option.json"))]
@@ -44,6 +45,10 @@ def up(
     tls_name: Annotated[list[str] | None, typer.Option(metavar="NAME", help=t("up.tls_name"))] = None,
     plain_http: Annotated[bool, typer.Option("--plain-http", help=t("up.plain_http"))] = False,
     fetch_network: Annotated[list[str] | None, typer.Option(metavar="CIDR", help=t("up.fetch_network"))] = None,
+    moves_window: Annotated[str, typer.Option(metavar="HH:MM-HH:MM|none", help=t("up.moves_window"))] = "none",
+    moves_an_hour: Annotated[int, typer.Option(min=0, help=t("up.moves_an_hour"))] = 20,
+    moves_of_tenant: Annotated[int, typer.Option(min=0, help=t("up.moves_of_tenant"))] = 2,
+    use_target: Annotated[int, typer.Option(min=0, max=100, help=t("up.use_target"))] = 75,
     as_json: AsJson = False,
 ) -> None:
     if on_escape not in {"notice", "stop"}:
@@ -60,6 +65,7 @@ def up(
     options = UpOptions(
         folder, simulate, fleet, host, port, url, price_book, runtime, on_escape, notice_us, minimum_us, tax_table,
         tls, tls_cert, tls_key, tuple(tls_name or ()), tuple(fetch_network or ()), plain_http,
+        parse_window(moves_window), moves_an_hour, moves_of_tenant, use_target * 10_000,
     )  # fmt: skip
     installed().up(options, (lambda told: show_json(asdict(told))) if as_json else _greet)
 
@@ -180,6 +186,7 @@ def status(state: State = None, as_json: AsJson = False) -> None:
         ("workloads", ", ".join(f"{state} {count}" for state, count in sorted(found["workloads"].items()))),
         ("runtimes", ", ".join(str(runtime["kind"]) for runtime in found["runtimes"])),
         ("clock", t("status.clock", seconds=f"{found['clock_offset_us'] / 1e6:.3f}")),
+        *pool_rows(found["pool"]),
         ("trouble", found["engine_error"]),
     ]
     show_table([t("column.what"), t("column.value")], [(t(f"column.{key}"), value) for key, value in facts])

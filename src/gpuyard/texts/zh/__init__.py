@@ -6,6 +6,7 @@ from gpuyard.texts.zh import (
     doctor,
     errors,
     money,
+    moves,
     paper,
     queue,
     reasons,
@@ -19,6 +20,7 @@ from gpuyard.texts.zh import (
 TEXTS: dict[str, str] = {
     **errors.TEXTS,
     **queue.TEXTS,
+    **moves.TEXTS,
     **reasons.TEXTS,
     **doctor.TEXTS,
     **cli.TEXTS,
