@@ -20,13 +20,14 @@ from typing import Any
 
 from bench.figures import Figure, at_least, at_most, percentile
 from bench.packing_bound import keep_bound, kind_of
+from bench.pooled_bound import pooled_bound
 from gpuyard.placing import find_engine
 from gpuyard.scheduling.engine import Engine, Typical
 from gpuyard.scheduling.mix import LearntMix
 from gpuyard.scheduling.policies import NAMES, Policy, fgd_typical
 from gpuyard.scheduling.state import State, Want
 from gpuyard.scheduling.together import place_together
-from gpuyard.simulation.arrivals import Churn, fill
+from gpuyard.simulation.arrivals import Churn, churn, fill
 from gpuyard.simulation.session import Options, simulate, state_for, wants_for
 from gpuyard.simulation.traces import TraceNode, TracePod, read_nodes, read_pods
 
@@ -186,10 +187,10 @@ def _churn() -> Iterator[Figure]:
         yield at_most(f"scheduling.churn{percent}_8cards_blocked", of("gpuyard", load, "8"), "%", goal, fgd, how)
         moves = of("gpuyard", load, "moves_per_100_arrivals")
         yield at_most(f"scheduling.churn{percent}_moves", moves, "per 100", most_moves, "fgd 0", how)
-    fgd_allocation = of("fgd", 1.0, "allocation_percent")
     yield at_least(
-        "scheduling.churn100_allocation", of("gpuyard", 1.0, "allocation_percent"), "%", round(fgd_allocation, 3),
-        f"fgd {fgd_allocation:.2f}", f"{how}; from an empty fleet, which no policy fills before the counted part begins; so the goal is fgd's own figure, not 92.2",
+        "scheduling.churn100_allocation", of("gpuyard", 1.0, "allocation_percent"), "%", 92.2,
+        f"fgd {of('fgd', 1.0, 'allocation_percent'):.2f}; one pool without borders {_pooled(1.0):.2f}",
+        f"{how}; begun with an empty fleet, so less than the load is asked for in the counted part",
     )  # fmt: skip
     yield at_most(
         "scheduling.churn80_several_blocked",
@@ -207,6 +208,16 @@ def _churn() -> Iterator[Figure]:
         700,
         f"fgd {fgd_empty:.0f} of 1,213 at the end",
         f"mean over the hours, consolidated hourly; {how}",
+    )
+
+
+def _pooled(load: float) -> float:
+    """What no scheduler exceeds on these arrivals."""
+    nodes = read_nodes(NODES)
+    pods = read_pods(_pods("default"), nodes)
+    capacity_ppm = sum(node.cards for node in nodes) * 1_000_000
+    return mean(
+        pooled_bound(nodes, pods, list(churn(pods, Churn(load, 50_000), capacity_ppm, seed))) for seed in CHURN_SEEDS
     )
 
 

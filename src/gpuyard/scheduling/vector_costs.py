@@ -230,9 +230,7 @@ def _peer(policy: str, nodes: Nodes, kind: Kind, rows: Ints) -> Costs:
     elif policy == "random":
         cost = _random(nodes, rows)
     else:
-        total = nodes.cards[rows] * SHARE_WHOLE_PPM
-        by_cpu = (cpu - want.cpu_milli) * 1000 // np.maximum(1, nodes.cpu_total[rows])
-        cost = left * 1000 // np.maximum(1, total) if want.slices else by_cpu
+        cost = idle * 1000 // np.maximum(1, nodes.cards[rows] * SHARE_WHOLE_PPM)
     return cost, chosen, {}
 
 
