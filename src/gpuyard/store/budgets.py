@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, and_, select, text
+from sqlalchemy import Connection, and_, bindparam, select, text
 
 from gpuyard.store.ledger_tables import BUDGETS
 
@@ -12,6 +12,9 @@ _PUT = text(
     "INSERT INTO budgets (tenant_id, period, action, amount_nano) VALUES (:tenant, :period, :action, :amount) "
     "ON CONFLICT (tenant_id, period, action) DO UPDATE SET amount_nano = excluded.amount_nano, fired_for = NULL"
 )
+_COLUMNS = (BUDGETS.c.tenant_id, BUDGETS.c.period, BUDGETS.c.action, BUDGETS.c.amount_nano, BUDGETS.c.fired_for)
+_ALL = select(*_COLUMNS).order_by(*_COLUMNS[:3])
+_OF_TENANT = _ALL.where(BUDGETS.c.tenant_id == bindparam("tenant"))
 BudgetRow = tuple[str, str, str, int, str | None]  # tenant, period, action, amount, fired for
 
 
@@ -34,11 +37,8 @@ def fire(c: Connection, tenant_id: str, period: str, action: str, name: str) -> 
 
 def listing(c: Connection, tenant_id: str | None = None) -> list[BudgetRow]:
     """Budgets of one tenant or all."""
-    columns = (BUDGETS.c.tenant_id, BUDGETS.c.period, BUDGETS.c.action, BUDGETS.c.amount_nano, BUDGETS.c.fired_for)
-    query = select(*columns).order_by(*columns[:3])
-    if tenant_id is not None:
-        query = query.where(BUDGETS.c.tenant_id == tenant_id)
-    return [(row[0], row[1], row[2], row[3], row[4]) for row in c.execute(query)]
+    rows = c.execute(_ALL) if tenant_id is None else c.execute(_OF_TENANT, {"tenant": tenant_id})
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
 
 def _is(tenant_id: str, period: str, action: str) -> Any:

@@ -51,7 +51,7 @@ _OPEN = _ALL.where(_LIVE).order_by(LEASES.c.id)
 def open_leases(c: Connection) -> list[Lease]:
     """Every lease that has not ended, oldest first."""
     held = _slices(c, select(SLICES))
-    return [_lease(tuple(row), tuple(held[row.id])) for row in c.execute(_OPEN).all()]
+    return [_lease(tuple(row), tuple(held[row.id])) for row in c.execute(_OPEN)]
 
 
 def of_workload(c: Connection, workload_id: str, include_ended: bool = False) -> list[Lease]:
