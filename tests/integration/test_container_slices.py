@@ -94,6 +94,14 @@ def told(yard: RealYard) -> dict[str, str]:
     return dict(part.split("\n", 1) for part in parts)
 
 
+@pytest.fixture(scope="module")
+def box(yard: RealYard) -> str:
+    """An instance that holds memory of its slice. Tests of this file may run on several workers, with a yard each."""
+    instance(yard, "box", "sh", "-c", f"sleep 600 | tenant hold {1024 * MIB}")
+    wait_for(lambda: "holding" in yard.run("logs", "box"))
+    return "box"
+
+
 def test_a_container_sees_its_slice_and_gets_no_more_than_that(told: dict[str, str]) -> None:
     assert f"free {QUARTER - CONTEXT} total {QUARTER}" in told["info"]
     granted = (QUARTER - CONTEXT) // (256 * MIB)
@@ -115,19 +123,15 @@ def test_the_variables_of_its_image_stay_and_those_of_its_slice_cannot_be_change
     assert told["write"].count("Read-only file system") == 2
 
 
-def test_its_offer_and_its_lease_say_cooperative_and_a_session_inside_is_held_with_it(yard: RealYard) -> None:
+def test_its_offer_and_its_lease_say_cooperative_and_a_session_inside_is_held_with_it(yard: RealYard, box: str) -> None:
     assert {offer["guarantee"] for offer in yard.json("offers")} == {"cooperative"}
-    instance(yard, "box", "sh", "-c", f"sleep 600 | tenant hold {1024 * MIB}")
-    wait_for(lambda: "holding" in yard.run("logs", "box"))
-    (lease,) = yard.json("show", "box")["leases"]
+    (lease,) = yard.json("show", box)["leases"]
     assert [cut["guarantee"] for cut in lease["slices"]] == ["cooperative"]
-    assert f"free {QUARTER - 1024 * MIB - 2 * CONTEXT} total {QUARTER}" in yard.run(
-        "exec", "box", "--", "tenant", "info"
-    )
+    assert f"free {QUARTER - 1024 * MIB - 2 * CONTEXT} total {QUARTER}" in yard.run("exec", box, "--", "tenant", "info")
 
 
-def test_verify_tries_from_inside_of_a_container(yard: RealYard) -> None:
-    told = yard.json("verify", "box")
+def test_verify_tries_from_inside_of_a_container(yard: RealYard, box: str) -> None:
+    told = yard.json("verify", box)
     assert (told["held"], told["guarantee"]) == (True, "cooperative")
     assert {check["held"] for check in told["checks"]} == {True}
 
@@ -177,14 +181,14 @@ def events(yard: RealYard) -> list[dict[str, Any]]:
     return httpx.get(f"{yard.address}/v1/events?limit=500", headers=headers).json()["items"]
 
 
-def test_slices_and_their_specs_end_with_the_workload_also_over_a_yard_that_is_killed(yard: RealYard) -> None:
-    (lease,) = yard.json("show", "box")["leases"]
+def test_slices_and_their_specs_end_with_the_workload_also_over_a_yard_that_is_killed(yard: RealYard, box: str) -> None:
+    (lease,) = yard.json("show", box)["leases"]
     (spec,) = Path("/var/run/cdi").glob(f"gpuyard-slice-{lease['id']}-*.json")
     assert json.loads(spec.read_text())["kind"] == "gpuyard.dev/slice"
     yard.kill()
     yard.up()
-    wait_for(lambda: yard.json("show", "box")["state"] == "running")
-    assert f"total {QUARTER}" in yard.run("exec", "box", "--", "tenant", "info")
+    wait_for(lambda: yard.json("show", box)["state"] == "running")
+    assert f"total {QUARTER}" in yard.run("exec", box, "--", "tenant", "info")
     for workload in yard.json("ps"):
         yard.run("rm", workload["name"])
     wait_for(lambda: [entry.name for entry in (yard.state / "slices").iterdir()] == ["clocks"])
