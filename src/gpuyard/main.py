@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,12 +95,13 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
     from gpuyard.api.app import About, build
     from gpuyard.control.listening import told_address
     from gpuyard.control.loops import Loops
+    from gpuyard.control.server_process import leave_imports_alone, log_to, share_one_heap
     from gpuyard.control.state_dir import Holder
     from gpuyard.control.tls import open_tls
     from gpuyard.model.times import to_text
 
-    _log_to(state.path / "yard.log")
-    _share_one_heap()
+    log_to(state.path / "yard.log")
+    share_one_heap()
     sys.setswitchinterval(0.00005)  # the loops are busy in bursts: whoever asks the API must not wait for them
     store = _open_store(options, state)
     try:
@@ -145,6 +145,7 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
             ssl_context_factory=tls and tls.context_factory,
         )
         server = Server(config)
+        leave_imports_alone()
 
         def leave(*_: object) -> None:
             server.should_exit = True
@@ -290,36 +291,6 @@ def _started(
         adopted=adopted,
         ca_sha256=tls and tls.fingerprint,
     )
-
-
-def _share_one_heap() -> None:
-    """glibc gives threads heaps of their own, and what is freed in one is of no use to another. The yard's threads wait
-    for the disk and never allocate in step: one heap for all is smaller, and no slower."""
-    import ctypes
-
-    m_arena_max = -8  # glibc's malloc.h
-    with suppress(OSError, AttributeError):  # another C library: it has its own ways
-        ctypes.CDLL(None).mallopt(m_arena_max, 1)
-
-
-def _log_to(path: Path) -> None:
-    """JSON lines in a file that rotates; a full disk loses lines and stops nothing. Never the locals of a traceback:
-    they hold tokens and tenants' secrets."""
-    import logging
-    from logging.handlers import RotatingFileHandler
-
-    from pythonjsonlogger.json import JsonFormatter
-
-    logging.raiseExceptions = False
-    handler = RotatingFileHandler(path, maxBytes=10 << 20, backupCount=3, delay=True)
-    names = {"levelname": "level", "name": "logger", "message": "event"}
-    handler.setFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp=True))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    for chatty in ("uvicorn", "httpx", "httpcore"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def emulate(cards: str, command: Sequence[str], virtual: bool) -> int:

@@ -203,8 +203,8 @@ def test_the_yards_own_log_holds_no_token(tmp_path: Path) -> None:
     program = f"""
 import logging
 from pathlib import Path
-from gpuyard.main import _log_to
-_log_to(Path({str(log)!r}))
+from gpuyard.control.server_process import log_to
+log_to(Path({str(log)!r}))
 def fails(token):
     raise RuntimeError("broken")
 try:
