@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -10,47 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from httpx import Response
 from starlette.testclient import TestClient
 
 import signing
 from api_in_hand import ApiInHand
+from clouds_in_hand import ECS_RUN, RUN, Cloud, code, ids, states
 from gpuyard.api.dialects import nouns
 from gpuyard.api.ec2 import instances as ec2_instances
 from gpuyard.api.ec2 import shapes
 from gpuyard.api.ec2.dialect import OPERATIONS
 from gpuyard.model.errors import YardError
-
-RUN = {"ImageId": "ami-host", "InstanceType": "rtx4090-quarter", "MinCount": "1", "MaxCount": "1"}
-ECS_RUN = {"ImageId": "ubuntu_22_04", "InstanceType": "ecs.rtx4090-quarter", "Amount": "1"}
-
-
-class Cloud:
-    """A tenant's access key, and both dialects signed with it."""
-
-    def __init__(self, api: ApiInHand, tenant: str, role: str = "member") -> None:
-        made = api.operator.post("/v1/access-keys", json={"user": "ann", "role": role, "tenant": tenant}).json()
-        self.key, self.secret = made["id"], made["secret"]
-        self.api = api
-        self.http = TestClient(api.app, raise_server_exceptions=False)
-
-    def now_us(self) -> int:
-        return self.api.hand.yard.clock.now_us()
-
-    def ec2(self, action: str, service: str = "ec2", **given: str) -> Response:
-        return self.post(signing.form(action, **given), service)
-
-    def post(self, body: str, service: str = "ec2") -> Response:
-        headers = signing.sigv4(self.key, self.secret, body, self.now_us(), service=service)
-        return self.http.post("/", content=body.encode(), headers=headers)
-
-    def ecs(self, action: str, **given: str) -> Response:
-        return self.http.post("/", params=self.signed(action, **given))
-
-    def signed(self, action: str, **given: str) -> dict[str, str]:
-        return signing.acs_v1(
-            self.key, self.secret, action, self.now_us(), **{k.replace("__", "."): v for k, v in given.items()}
-        )
 
 
 @pytest.fixture
@@ -68,24 +36,6 @@ def alice(api: ApiInHand) -> Cloud:
 @pytest.fixture
 def bob(api: ApiInHand) -> Cloud:
     return Cloud(api, "bob")
-
-
-def code(answer: Response) -> str:
-    """The dialect's code of a refusal."""
-    if answer.headers["content-type"].startswith("application/json"):
-        return str(answer.json()["Code"])
-    found = ET.fromstring(answer.content).find(".//{*}Code")
-    assert found is not None, answer.text
-    return str(found.text)
-
-
-def ids(answer: Response) -> list[str]:
-    assert answer.status_code == 200, answer.text
-    return re.findall(r"<instanceId>(i-\w+)</instanceId>", answer.text)
-
-
-def states(answer: Response) -> list[str]:
-    return re.findall(r"<instanceState><code>\d+</code><name>([\w-]+)</name>", answer.text)
 
 
 def test_what_one_made_every_other_sees_and_can_stop(api: ApiInHand, alice: Cloud) -> None:
@@ -189,80 +139,6 @@ def test_a_viewer_looks_and_changes_nothing(api: ApiInHand) -> None:
     assert code(viewer.ec2("RunInstances", **RUN)) == "UnauthorizedOperation"
     assert code(viewer.ec2("RunInstances", **RUN, DryRun="true")) == "UnauthorizedOperation"
     assert code(viewer.ecs("RunInstances", **ECS_RUN)) == "Forbidden.RAM"
-
-
-POLICY = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Sid": "NoQuarters",
-            "Effect": "Deny",
-            "Action": "ec2:RunInstances",
-            "Resource": "*",
-            "Condition": {"StringLike": {"ec2:InstanceType": "*-quarter"}},
-        },
-        {
-            "Sid": "KeepWhatIsKept",
-            "Effect": "Deny",
-            "Action": ["ec2:TerminateInstances", "ec2:StopInstances"],
-            "Resource": "*",
-            "Condition": {"StringEquals": {"aws:ResourceTag/keep": "yes"}},
-        },
-    ],
-}
-
-
-def test_one_policy_holds_at_every_door_and_is_in_the_log(alice: Cloud, bob: Cloud, api: ApiInHand) -> None:
-    tag = {"TagSpecification__1__ResourceType": "instance", "TagSpecification__1__Tag__1__Key": "keep"}
-    kept = ids(alice.ec2("RunInstances", **RUN, **tag, TagSpecification__1__Tag__1__Value="yes"))[0]
-    other = ids(alice.ec2("RunInstances", **RUN))[0]
-    api.hand.settle()
-    assert api.operator.put("/v1/policies/small", json={"document": json.dumps(POLICY)}).status_code == 200
-    attached = {"policy": "small", "kind": "project", "subject": "alice"}
-    assert api.operator.post("/v1/attachments", json=attached).status_code == 201
-    refusals = [
-        alice.ec2("RunInstances", **RUN),
-        alice.ec2("RunInstances", **RUN, DryRun="true"),
-        alice.ecs("RunInstances", **ECS_RUN),
-        alice.ec2("StopInstances", InstanceId__1=other, InstanceId__2=kept),
-        alice.ec2("TerminateInstances", InstanceId__1=kept, DryRun="true"),
-        alice.ecs("StopInstance", InstanceId=kept),
-        alice.ecs("DeleteInstances", InstanceId__1=kept, Force="true"),
-    ]
-    assert [code(one) for one in refusals[:3]] == ["UnauthorizedOperation", "UnauthorizedOperation", "Forbidden.RAM"]
-    assert {code(one) for one in refusals[3:]} == {"UnauthorizedOperation", "Forbidden.RAM"}
-    assert {one.status_code for one in refusals} == {403}
-    api.hand.settle()
-    assert states(alice.ec2("DescribeInstances")) == ["running", "running"]
-    assert alice.ecs("StopInstance", InstanceId=other).status_code == 200
-    assert ids(bob.ec2("RunInstances", **RUN))
-    lines = api.operator.get("/v1/audit/export").text.split("\n")[1:-1]
-    decided = [json.loads(line) for line in lines]
-    denied = [(one["action"], one["statements"]) for one in decided if not one["allowed"]]
-    assert ("ec2:RunInstances", ["small/NoQuarters"]) in denied
-    assert ("ec2:StopInstances", ["small/KeepWhatIsKept"]) in denied
-    assert ("ec2:TerminateInstances", ["small/KeepWhatIsKept"]) in denied
-    assert ("ec2:StopInstances", True) in [(one["action"], one["allowed"]) for one in decided]
-
-
-def test_a_quota_and_the_geography_are_told_in_each_dialects_words(alice: Cloud, api: ApiInHand) -> None:
-    made = ids(alice.ec2("RunInstances", **RUN))[0]
-    api.hand.settle()
-    quota = {"kind": "project", "subject": "alice", "what": "card_share_ppm", "hard": 250_000}
-    assert api.operator.put("/v1/quotas", json=quota).status_code == 204
-    before = api.everything()["workloads"]
-    assert code(alice.ec2("RunInstances", **RUN)) == "InstanceLimitExceeded"
-    assert code(alice.ecs("RunInstances", **ECS_RUN)) == "QuotaExceed.ElasticQuota"
-    assert alice.ec2("StopInstances", InstanceId__1=made).status_code == 200
-    api.hand.settle()
-    abroad = {"card_models": ["RTX4090"], "countries": ["de"]}
-    assert api.operator.put("/v1/export-classes/eu", json=abroad).status_code == 204
-    assert code(alice.ec2("RunInstances", **RUN)) == "UnauthorizedOperation"
-    assert code(alice.ecs("RunInstances", **ECS_RUN)) == "Forbidden.RAM"
-    assert code(alice.ec2("StartInstances", InstanceId__1=made)) == "UnauthorizedOperation"
-    assert code(alice.ecs("StartInstance", InstanceId=made)) == "Forbidden.RAM"
-    assert len(api.everything()["workloads"]) == len(before)
-    assert states(alice.ec2("DescribeInstances")) == ["stopped"]
 
 
 def test_a_dry_run_says_412_and_launches_nothing(alice: Cloud) -> None:
