@@ -97,7 +97,6 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
     from gpuyard.control.loops import Loops
     from gpuyard.control.server_process import leave_imports_alone, log_to, share_one_heap
     from gpuyard.control.state_dir import Holder
-    from gpuyard.control.tls import open_tls
     from gpuyard.model.times import to_text
 
     log_to(state.path / "yard.log")
@@ -108,8 +107,7 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
         yard = open_yard(options, store, state.path)
         token = _first_token(yard)
         address = told_address(listener, options.tls_names, secure=options.secure)
-        files = None if options.tls_cert is None or options.tls_key is None else (options.tls_cert, options.tls_key)
-        tls = open_tls(state.path / "tls", options.host, options.tls_names, files, yard.id) if options.secure else None
+        tls = _tls(options, state.path / "tls", yard.id) if options.secure else None
         app = build(yard, About(address, str(state.path), store.dialect, tls and tls.authority))
         stop = threading.Event()
         loops = Loops(yard)
@@ -164,6 +162,13 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
             yard.engine.close()
     finally:
         store.close()
+
+
+def _tls(options: UpOptions, folder: Path, yard_id: str) -> ServerTls:
+    from gpuyard.control.tls import open_tls  # only here: it loads what makes certificates, 8 MiB of a server
+
+    files = None if options.tls_cert is None or options.tls_key is None else (options.tls_cert, options.tls_key)
+    return open_tls(folder, options.host, options.tls_names, files, yard_id)
 
 
 def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:

@@ -8,9 +8,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl.signing import SigningKey
 
 from gpuyard.access.audit.entries import Entry, leaf
 from gpuyard.access.audit.notes import checkpoint, sign, verifier_key
@@ -33,9 +33,9 @@ ROOTS = [
     "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 ]
-KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+KEY = SigningKey(b"k" * 32)
 NAME = "gpuyard/yd-1"
-PINNED = verifier_key(NAME, KEY.public_key().public_bytes_raw())
+PINNED = verifier_key(NAME, bytes(KEY.verify_key))
 
 
 def lines_of(count: int) -> list[str]:
@@ -50,7 +50,7 @@ def root_of(lines: list[str]) -> bytes:
     return tree.root()
 
 
-def note_of(lines: list[str], key: Ed25519PrivateKey = KEY) -> str:
+def note_of(lines: list[str], key: SigningKey = KEY) -> str:
     return sign(checkpoint(NAME, len(lines), root_of(lines)), NAME, key)
 
 
@@ -146,7 +146,7 @@ def test_whatever_is_changed_in_a_log_is_found() -> None:
 
 def test_a_checkpoint_of_another_key_or_with_a_changed_byte_is_refused() -> None:
     lines = lines_of(3)
-    stranger = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
+    stranger = SigningKey(b"s" * 32)
     for note in (note_of(lines, stranger), note_of(lines).replace("\n3\n", "\n4\n"), note_of(lines)[:-9], "", "\n\n"):
         with pytest.raises(YardError):
             read_note(note, PINNED)

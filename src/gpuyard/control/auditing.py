@@ -1,7 +1,7 @@
 """Writes the audit log: a decision about a change commits with the change, every other one within a second.
 
-What is personal is sealed (AES-256-GCM) under a key of its subject; that key is sealed with the yard's, which lies
-beside the database and not in it. The checkpoints' signing key lies there too.
+What is personal is sealed (XChaCha20-Poly1305) under a key of its subject; that key is sealed with the yard's, which
+lies beside the database and not in it. The checkpoints' signing key lies there too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gpuyard.store import audit
 from gpuyard.store.database import Store
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from nacl.signing import SigningKey
 
 CHECKPOINT_EVERY_US = 60_000_000
 _CARRIED: ContextVar[list[Entry] | None] = ContextVar("decisions that the next change carries", default=None)
@@ -45,7 +45,7 @@ class Auditor:
         self._waiting: dict[tuple[object, ...], Entry] = {}
         self._keys: dict[tuple[str, str], tuple[str, bytes]] = {}
         self._next_checkpoint_us = 0
-        self._signer: Ed25519PrivateKey | None = None
+        self._signer: SigningKey | None = None
         store.before_commit = self._with_the_change
 
     def note(self, entry: Entry) -> None:
@@ -120,7 +120,7 @@ class Auditor:
 
     def verifier_key(self) -> str:
         """The public key, as others pin it."""
-        return verifier_key(self.origin, self._signing_key().public_key().public_bytes_raw())
+        return verifier_key(self.origin, bytes(self._signing_key().verify_key))
 
     def shred(self, tenant_id: str, name: str) -> str:
         """Makes what the log holds of a user unreadable for ever; the subject's id stays."""
@@ -132,14 +132,14 @@ class Auditor:
 
     def opened(self, line: str, keys: Mapping[str, bytes]) -> dict[str, object] | None:
         """What is personal in an entry; None where its subject was shredded."""
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        from nacl.secret import Aead
 
         entry = json.loads(line)
         key = keys.get(entry["subject"])
         if key is None:
             return None
         sealed = base64.b64decode(entry["sealed"])
-        return json.loads(AESGCM(key).decrypt(sealed[:12], sealed[12:], entry["subject"].encode()))
+        return json.loads(Aead(key).decrypt(sealed, entry["subject"].encode()))
 
     def subject_keys(self, c: Connection) -> dict[str, bytes]:
         """The keys of every subject that was not shredded."""
@@ -153,12 +153,11 @@ class Auditor:
         audit.append(c, [(entry.at_us, entry.tenant_id, self._leaf(c, entry)) for entry in entries])
 
     def _leaf(self, c: Connection, entry: Entry) -> Callable[[int], str]:
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        from nacl.secret import Aead
 
         subject, key = self._subject(c, entry.tenant_id, entry.user)
-        nonce = os.urandom(12)
         plain = json.dumps({"user": entry.user, **entry.personal}).encode()
-        sealed = base64.b64encode(nonce + AESGCM(key).encrypt(nonce, plain, subject.encode())).decode()
+        sealed = base64.b64encode(Aead(key).encrypt(plain, subject.encode())).decode()
         return lambda sequence: leaf(entry, sequence, subject, sealed).decode()
 
     def _subject(self, c: Connection, tenant_id: str, user: str) -> tuple[str, bytes]:
@@ -176,15 +175,9 @@ class Auditor:
         audit.add_subject(c, audit.Subject(made, tenant_id, user, sealed))
         return made, key  # kept at hand only once it is certain to be committed: the next entry looks it up
 
-    def _signing_key(self) -> Ed25519PrivateKey:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    def _signing_key(self) -> SigningKey:
+        from nacl.signing import SigningKey
 
         if self._signer is None:
-            self._signer = Ed25519PrivateKey.from_private_bytes(self._sealer.file_of("audit.key", _new_key))
+            self._signer = SigningKey(self._sealer.file_of("audit.key", lambda: os.urandom(32)))
         return self._signer
-
-
-def _new_key() -> bytes:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    return Ed25519PrivateKey.generate().private_bytes_raw()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from gpuyard.model.errors import YardError
 
 if TYPE_CHECKING:
-    from cryptography.fernet import Fernet
+    from nacl.secret import SecretBox
 
 
 class Sealer:
-    """Seals and opens short secrets with Fernet (AES-128-CBC and HMAC-SHA256)."""
+    """Seals and opens short secrets with libsodium's secret box (XSalsa20 and Poly1305)."""
 
     def __init__(self, key_file: Path) -> None:
         self._key_file = key_file
@@ -23,8 +23,8 @@ class Sealer:
         """Each value sealed."""
         if not secrets:
             return {}
-        fernet = self._fernet()
-        return {name: fernet.encrypt(value.encode()) for name, value in secrets.items()}
+        box = self._box()
+        return {name: bytes(box.encrypt(value.encode())) for name, value in secrets.items()}
 
     def open(self, sealed: Mapping[str, bytes]) -> dict[str, str]:
         """Each value as it was.
@@ -33,20 +33,25 @@ class Sealer:
         """
         if not sealed:
             return {}
-        from cryptography.fernet import InvalidToken
+        from nacl.exceptions import CryptoError
 
-        fernet = self._fernet()
+        box = self._box()
         try:
-            return {name: fernet.decrypt(value).decode() for name, value in sealed.items()}
-        except InvalidToken:
-            raise YardError(
-                "state_dir_unusable", path=str(self._key_file), reason="it is not the key that sealed the secrets"
-            ) from None
+            return {name: box.decrypt(value).decode() for name, value in sealed.items()}
+        except CryptoError:
+            raise self._wrong_key() from None
 
-    def _fernet(self) -> Fernet:
-        from cryptography.fernet import Fernet  # imported only when there is a secret: it costs start-up time
+    def _box(self) -> SecretBox:
+        from nacl.secret import SecretBox  # imported only when there is a secret: it costs start-up time
 
-        return Fernet(_kept(self._key_file, Fernet.generate_key))
+        key = _kept(self._key_file, lambda: os.urandom(SecretBox.KEY_SIZE))
+        if len(key) != SecretBox.KEY_SIZE:
+            raise self._wrong_key()
+        return SecretBox(key)
+
+    def _wrong_key(self) -> YardError:
+        reason = "it is not the key that sealed the secrets"
+        return YardError("state_dir_unusable", path=str(self._key_file), reason=reason)
 
     def file_of(self, name: str, make: Callable[[], bytes]) -> bytes:
         """Another secret that lies beside the key: made once, with `make`, and the same from then on."""

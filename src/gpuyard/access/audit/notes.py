@@ -7,7 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from nacl.signing import SigningKey
 
 _ED25519 = b"\x01"
 
@@ -27,7 +27,7 @@ def checkpoint(origin: str, size: int, root: bytes) -> str:
     return f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
 
 
-def sign(text: str, name: str, key: Ed25519PrivateKey) -> str:
+def sign(text: str, name: str, key: SigningKey) -> str:
     """The text with its signature below."""
-    signed = key_id(name, key.public_key().public_bytes_raw()) + key.sign(text.encode())
+    signed = key_id(name, bytes(key.verify_key)) + key.sign(text.encode()).signature
     return f"{text}\n\u2014 {name} {base64.b64encode(signed).decode()}\n"
