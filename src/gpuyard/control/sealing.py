@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,11 +21,11 @@ class Sealer:
         self._key_file = key_file
 
     def seal(self, secrets: Mapping[str, str]) -> dict[str, bytes]:
-        """Each value sealed."""
+        """Each value sealed, as base64: it may be kept as text."""
         if not secrets:
             return {}
         box = self._box()
-        return {name: bytes(box.encrypt(value.encode())) for name, value in secrets.items()}
+        return {name: base64.b64encode(box.encrypt(value.encode())) for name, value in secrets.items()}
 
     def open(self, sealed: Mapping[str, bytes]) -> dict[str, str]:
         """Each value as it was.
@@ -37,8 +38,8 @@ class Sealer:
 
         box = self._box()
         try:
-            return {name: box.decrypt(value).decode() for name, value in sealed.items()}
-        except CryptoError:
+            return {name: box.decrypt(base64.b64decode(value)).decode() for name, value in sealed.items()}
+        except (CryptoError, ValueError):
             raise self._wrong_key() from None
 
     def _box(self) -> SecretBox:
