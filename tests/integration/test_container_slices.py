@@ -167,13 +167,13 @@ def holders(held_bytes: int) -> list[int]:
 def test_a_program_in_a_container_that_goes_around_the_library_is_told_of_and_by_policy_ended(yard: RealYard) -> None:
     around = f"sleep 600 | TENANT_DRIVER=/run/gpuyard/driver/libcuda.so.1 tenant hold {768 * MIB}"
     instance(yard, "rogue", "sh", "-c", around)
-    instance(yard, "good", "sh", "-c", f"sleep 600 | tenant hold {1024 * MIB}")
+    instance(yard, "good", "sh", "-c", f"sleep 600 | tenant hold {896 * MIB}")
     wait_for(lambda: "holding" in yard.run("logs", "rogue") and "holding" in yard.run("logs", "good"))
     escapes = wait_for(lambda: [event for event in events(yard) if event["kind"] == "slice.escaped"], seconds=40)
     assert {event["subject"] for event in escapes} == {yard.json("show", "rogue")["id"]}
     assert escapes[0]["data"]["ended"] is True
     wait_for(lambda: not holders(768 * MIB))
-    assert len(holders(1024 * MIB)) == 2  # the box and the good one
+    assert len(holders(896 * MIB)) == 1  # the good one's; its neighbours' boxes may run on this machine too
 
 
 def events(yard: RealYard) -> list[dict[str, Any]]:
