@@ -12,6 +12,7 @@ from gpuyard.catalog import prices
 from gpuyard.control import launching
 from gpuyard.control.fleet_watch import update_fleet
 from gpuyard.control.loops import Loops
+from gpuyard.control.reading import read
 from gpuyard.control.sealing import Sealer
 from gpuyard.control.yard import Yard
 from gpuyard.engines.local import LocalEngine
@@ -199,9 +200,17 @@ class HandYard:
         for _ in range(most):
             each()
             quiet = 0 if self.loops.pass_once() else quiet + 1
+            self._check_reading()
             if quiet == 2:
                 return
         raise AssertionError(f"still changing after {most} passes")
+
+    def _check_reading(self) -> None:
+        """What the loops have read bit by bit is what the store holds."""
+        kept, whole = read(self.yard, self.loops._read), read(self.yard)
+        assert kept == whole
+        assert list(kept.workloads) == list(whole.workloads)
+        assert list(kept.open) == list(whole.open)
 
     def running_names(self) -> set[str]:
         return {name for name, seen in self.runtime.observe().items() if seen.state is not UnitState.EXITED}

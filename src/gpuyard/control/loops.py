@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from gpuyard.control import acting, fleet_watch
 from gpuyard.control.applying import StaleError, apply_part, parts_of
@@ -24,19 +23,16 @@ from gpuyard.control.money_watch import MoneyWatch
 from gpuyard.control.moving import EMPTY_NODES_EVERY_US, empty_nodes, finish_moves, move_for_the_waiting
 from gpuyard.control.placement import place
 from gpuyard.control.price_watch import follow_prices
+from gpuyard.control.reading import Reading, read
 from gpuyard.control.reclaiming import reclaim_for_the_waiting, withdraw_the_needless
 from gpuyard.control.spot_market import clear_markets
 from gpuyard.control.world import Moment, StartUnit, StopUnit, Verdict, World
 from gpuyard.control.yard import Yard
 from gpuyard.engines.runtime import Observation, UnitState
 from gpuyard.model.errors import YardError
-from gpuyard.model.leases import Lease, PurchaseOption
-from gpuyard.model.workloads import Workload
+from gpuyard.model.leases import PurchaseOption
 from gpuyard.scheduling.cycle import Waiting
 from gpuyard.scheduling.plan import Refusal
-from gpuyard.store import fleet, leases, meters, moves, placements, workloads
-from gpuyard.store.moves import Move
-from gpuyard.store.placements import Notice
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +60,7 @@ class Loops:
         self._planned_for: object = None
         self._addresses: Mapping[str, object] = {}
         self._in_motion = False  # a unit is starting or stopping: the engine will soon have something new
-        self._read: _Read | None = None
+        self._read: Reading | None = None
         self._next_proof_us = 0
         self._next_fleet_us = 0
         self._money = MoneyWatch(yard)
@@ -142,7 +138,7 @@ class Loops:
     def _look(self, now: Moment, observations: Mapping[str, Observation]) -> World:
         # What was read stays true until something is written: an idle second costs no query.
         if self._read is None or self._read.generation != self.yard.store.generation:
-            self._read = _read(self.yard)
+            self._read = read(self.yard, self._read)
         return World(
             now=now,
             workloads=self._read.workloads,
@@ -171,7 +167,7 @@ class Loops:
     def _place(self, world: World, changed: bool) -> bool:
         """Plans again only where something that a plan depends on is new: a long queue costs nothing while it waits."""
         if changed or self._read is None:
-            self._read = _read(self.yard)
+            self._read = read(self.yard, self._read)
         open_leases = [lease for lease in self._read.leases if lease.workload_id in world.workloads]
         version = self._read.fleet_version
         waiting = frozenset(lease.id for lease in open_leases if lease.state == "requested")
@@ -248,36 +244,6 @@ class Loops:
             log.info("loops_well_again")
         else:
             log.warning("loops_in_trouble", extra={"trouble": trouble})
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """One consistent reading of the store."""
-
-    generation: int
-    fleet_version: int
-    workloads: Mapping[str, Workload]
-    leases: tuple[Lease, ...]
-    meters: Mapping[str, meters.Meter]
-    notices: Mapping[str, Notice]
-    moves: Mapping[str, Move]
-
-
-def _read(yard: Yard) -> _Read:
-    generation = yard.store.generation  # before reading: a write meanwhile makes this reading old, never too new
-    with yard.store.read() as c:
-        # Those of a runtime that this yard was started without are left as they are until it is back.
-        here = yard.engine.runtimes
-        known = {workload.id: workload for workload in workloads.unsettled(c) if workload.runtime in here}
-        return _Read(
-            generation=generation,
-            fleet_version=fleet.version(c),
-            workloads=known,
-            leases=tuple(lease for lease in leases.open_leases(c) if lease.workload_id in known),
-            meters=meters.open_meters(c),
-            notices=placements.notices(c),
-            moves=moves.under_way(c),
-        )
 
 
 def explain(refusal: Refusal) -> dict[str, object]:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 
 from gpuyard.model.errors import YardError
-from gpuyard.store import schema
+from gpuyard.store import schema, touched
 
 BUSY_SECONDS = 10
 _HOLD_SECONDS = 2
@@ -40,6 +40,7 @@ class Store:
         self._holder: Connection | None = None
         # What goes along with every change; returns what is to be done once it is committed.
         self.before_commit: Callable[[Connection], Callable[[], None] | None] = lambda _: None
+        self.touched = touched.TouchLog()
         self.generation = 0  # changes with every write of this process, which is the only one that writes
 
     @classmethod
@@ -68,16 +69,19 @@ class Store:
         """
         with self._translated(), self._lock:
             self.generation += tells  # before and after: an answer made while this goes on is kept for neither
+            rows: set[touched.Touch] = set()
+            options = {_WRITE: True, touched.OPTION: rows}
             try:
-                with (
-                    self._engine.connect().execution_options(**{_WRITE: True}) as connection,
-                    connection.begin(),
-                ):
+                with self._engine.connect().execution_options(**options) as connection, connection.begin():
                     yield connection
                     after = self.before_commit(connection)
+                    if rows:
+                        self.touched.publish(rows)
                 if after is not None:
                     after()
             finally:
+                if rows:
+                    self.touched.publish(rows)
                 self.generation += tells
 
     @contextmanager

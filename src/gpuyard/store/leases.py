@@ -13,6 +13,7 @@ from gpuyard.model.leases import Lease, PurchaseOption, Terms
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.model.states import LeaseState
 from gpuyard.store.tables import LEASES, SLICES
+from gpuyard.store.touched import Kind, touch
 from gpuyard.store.unchanged import Unchanged
 
 _ALL = select(LEASES)
@@ -25,6 +26,7 @@ _INSERT = LEASES.insert()
 
 def insert(c: Connection, lease: Lease) -> None:
     """A new lease. A second live one for the same replica breaks a rule of the schema (IntegrityError)."""
+    touch(c, Kind.LEASE, lease.id)
     c.execute(
         _INSERT,
         {
@@ -46,12 +48,18 @@ def get(c: Connection, lease_id: str) -> Lease | None:
 
 
 _OPEN = _ALL.where(_LIVE).order_by(LEASES.c.id)
+_OPEN_AMONG = _OPEN.where(LEASES.c.id.in_(bindparam("ids", expanding=True)))
 
 
 def open_leases(c: Connection) -> list[Lease]:
     """Every lease that has not ended, oldest first."""
     held = _slices(c, select(SLICES))
     return [_lease(tuple(row), tuple(held[row.id])) for row in c.execute(_OPEN)]
+
+
+def open_among(c: Connection, lease_ids: Sequence[str]) -> list[Lease]:
+    """Those of these leases, of which there may be some hundred, that have not ended."""
+    return _with_slices(c, c.execute(_OPEN_AMONG, {"ids": lease_ids}).all())
 
 
 def of_workload(c: Connection, workload_id: str, include_ended: bool = False) -> list[Lease]:
@@ -88,11 +96,13 @@ _UPDATE = LEASES.update().where(LEASES.c.id == bindparam("b_id"), LEASES.c.state
 
 def update(c: Connection, lease: Lease, expected: LeaseState) -> bool:
     """Writes the lease if it is still in the state that was seen; otherwise nothing, and False."""
+    touch(c, Kind.LEASE, lease.id)
     return c.execute(_UPDATE, {"b_id": lease.id, "b_state": expected.value, **_mutable(lease)}).rowcount == 1
 
 
 def hold(c: Connection, lease_id: str, slices: Sequence[Slice]) -> None:
     """Cuts slices for a lease. Holding the same card twice breaks a rule of the schema."""
+    touch(c, Kind.LEASE, lease_id)
     c.execute(
         SLICES.insert(),
         [
@@ -110,6 +120,7 @@ def hold(c: Connection, lease_id: str, slices: Sequence[Slice]) -> None:
 
 def release(c: Connection, lease_id: str) -> int:
     """Gives all slices of a lease back; how many there were."""
+    touch(c, Kind.LEASE, lease_id)
     return c.execute(SLICES.delete().where(SLICES.c.lease_id == lease_id)).rowcount
 
 

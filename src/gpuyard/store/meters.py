@@ -13,6 +13,7 @@ from gpuyard.model.leases import Interval, Proof
 from gpuyard.model.states import LeaseState
 from gpuyard.store import charges
 from gpuyard.store.tables import INTERVALS, METERS
+from gpuyard.store.touched import EVERY, Kind, touch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Meter:
 _ALL = select(*(METERS.c[field.name] for field in fields(Meter)))  # in the order in which Meter takes them
 
 
+_AMONG = _ALL.where(METERS.c.lease_id.in_(bindparam("ids", expanding=True)))
 _OPEN = METERS.insert()
 _ONE = _ALL.where(METERS.c.lease_id == bindparam("id")).with_for_update()
 _NEWEST = select(func.max(INTERVALS.c.sequence)).where(INTERVALS.c.lease_id == bindparam("id"))
@@ -49,6 +51,7 @@ _CLOSE = METERS.delete().where(METERS.c.lease_id == bindparam("id"))
 
 def open(c: Connection, meter: Meter) -> None:  # noqa: A001 - read as meters.open
     """Begins to count. Raises ValueError where the lease is being counted already."""
+    touch(c, Kind.METER, meter.lease_id)
     try:
         c.execute(_OPEN, _values(meter))
     except exc.IntegrityError as error:
@@ -58,6 +61,11 @@ def open(c: Connection, meter: Meter) -> None:  # noqa: A001 - read as meters.op
 def open_meters(c: Connection) -> dict[str, Meter]:
     """What is being counted, by lease."""
     return {row[0]: _meter(row) for row in c.execute(_ALL).all()}
+
+
+def open_among(c: Connection, lease_ids: Sequence[str]) -> dict[str, Meter]:
+    """What is being counted of these leases, of which there may be some hundred, by lease."""
+    return {row[0]: _meter(row) for row in c.execute(_AMONG, {"ids": lease_ids}).all()}
 
 
 _ADVANCE = (
@@ -70,11 +78,13 @@ _ADVANCE = (
 def advance(c: Connection, proofs: Sequence[tuple[str, int, int]]) -> None:
     """Moves the proven moments of (lease, µs, ns) forward; never back."""
     if proofs:
+        touch(c, Kind.METER, EVERY)  # as good as all of them, and often
         c.execute(_ADVANCE, [{"lease": lease, "us": us, "ns": ns} for lease, us, ns in proofs])
 
 
 def close(c: Connection, lease_id: str, end_us: int, end_ns: int, proof: Proof) -> Interval | None:
     """Turns the open meter into an interval; None where none is open, so that closing twice is looking once."""
+    touch(c, Kind.METER, lease_id)
     row = c.execute(_ONE, {"id": lease_id}).first()
     if row is None:
         return None

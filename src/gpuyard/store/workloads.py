@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ from gpuyard.model.states import WorkloadState
 from gpuyard.model.workloads import Desired, Workload, WorkloadKind
 from gpuyard.store import specs
 from gpuyard.store.tables import SECRETS, WORKLOADS
+from gpuyard.store.touched import Kind, touch
 from gpuyard.store.unchanged import Unchanged
 
 _ALL = select(WORKLOADS)
@@ -30,6 +31,7 @@ _TAKEN = select(WORKLOADS.c.id).where(
 
 def insert(c: Connection, workload: Workload, sealed: Mapping[str, bytes]) -> None:
     """Raises YardError `name_taken` where the tenant has a workload of that name that is not removed."""
+    touch(c, Kind.WORKLOAD, workload.id)
     if c.execute(_TAKEN, {"tenant": workload.tenant_id, "name": workload.name}).first() is not None:
         raise YardError("name_taken", name=workload.name)
     try:
@@ -114,6 +116,14 @@ def unsettled(c: Connection) -> list[Workload]:
     return [_workload(tuple(row)) for row in c.execute(_UNSETTLED)]
 
 
+_UNSETTLED_AMONG = _UNSETTLED.where(WORKLOADS.c.id.in_(bindparam("ids", expanding=True)))
+
+
+def unsettled_among(c: Connection, workload_ids: Sequence[str]) -> list[Workload]:
+    """Those of these, of which there may be some hundred, that are not removed."""
+    return [_workload(tuple(row)) for row in c.execute(_UNSETTLED_AMONG, {"ids": workload_ids})]
+
+
 _DESIRED = select(WORKLOADS.c.desired).where(WORKLOADS.c.id == bindparam("id"))
 
 
@@ -131,6 +141,7 @@ def desired_of(c: Connection, workload_id: str) -> Desired | None:
 
 def set_desired(c: Connection, workload_id: str, desired: Desired, now_us: int) -> None:
     """What is wanted of it from now on."""
+    touch(c, Kind.WORKLOAD, workload_id)
     c.execute(WORKLOADS.update().where(WORKLOADS.c.id == workload_id).values(desired=desired.value, updated_us=now_us))
 
 
@@ -147,6 +158,7 @@ def set_state(
     now_us: int,
 ) -> None:
     """How it is, and why. The secrets of a removed one go."""
+    touch(c, Kind.WORKLOAD, workload_id)
     c.execute(
         _SET_STATE,
         {
@@ -164,6 +176,7 @@ def set_state(
 
 def set_labels(c: Connection, workload: Workload, labels: Mapping[str, str], now_us: int) -> None:
     """Its labels from now on; the rest of what it was asked to be never changes."""
+    touch(c, Kind.WORKLOAD, workload.id)
     spec = specs.to_json(replace(workload.spec, labels=dict(labels)))
     c.execute(WORKLOADS.update().where(WORKLOADS.c.id == workload.id).values(spec=spec, updated_us=now_us))
 
