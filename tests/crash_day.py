@@ -79,6 +79,9 @@ class Day:
             lambda: self._pass_time(5),
             lambda: self._command(commands.start, "box"),
             self._settle,
+            lambda: self._command(commands.reboot, "box"),
+            lambda: self._command(commands.reboot, "serve"),
+            self._settle,
             lambda: self._pass_time(40),  # the job ends by itself
             lambda: self._command(commands.remove, "train"),
             self._settle,

@@ -98,7 +98,10 @@ class Wallets(RuleBasedStateMachine):
         with may_be_refused("name_taken", "insufficient_credit"):
             self.hand.launch(self.tenant, Launch(kind, QUARTER, name=name, command=("sleep", "100")))
 
-    @rule(name=st.sampled_from(NAMES), command=st.sampled_from([commands.stop, commands.start, commands.remove]))
+    @rule(
+        name=st.sampled_from(NAMES),
+        command=st.sampled_from([commands.stop, commands.start, commands.reboot, commands.remove]),
+    )
     def ask(self, name: str, command: commands.Command) -> None:
         with self.hand.yard.store.read() as c:
             found = workloads.find(c, "tn-poor", name)

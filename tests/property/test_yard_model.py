@@ -116,7 +116,10 @@ class YardDays(RuleBasedStateMachine):
         if key is not None:
             assert self.keys.setdefault(f"{who}-{key}", made.id) == made.id
 
-    @rule(what=st.sampled_from([commands.stop, commands.start, commands.remove]), which=st.integers(0, 20))
+    @rule(
+        what=st.sampled_from([commands.stop, commands.start, commands.reboot, commands.remove]),
+        which=st.integers(0, 20),
+    )
     def command(self, what: commands.Command, which: int) -> None:
         with self.hand.yard.store.read() as c:
             known = workloads.unsettled(c)

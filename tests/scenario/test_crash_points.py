@@ -119,7 +119,7 @@ def check(root: Path, told: str) -> None:
     assert hand.runtime.observe() == {}, told
     assert hand.runtime.disks() == frozenset(), told
     started = hand.runtime.started
-    assert len(started) == len(set(started)) == 11, f"{told}: eleven units were to run, and {started} did"
+    assert len(started) == len(set(started)) == 14, f"{told}: fourteen units were to run, and {started} did"
     check_money(hand, intervals, bill, given_back_nano(told_events, intervals), told)
 
 

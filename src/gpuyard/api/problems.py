@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
@@ -93,11 +93,23 @@ def _allowed(request: Request) -> list[str]:
     return [m for m in _METHODS if any(r.matches({**request.scope, "method": m})[0] is Match.FULL for r in routes)]
 
 
+# Patterns that people are told in words.
+_IN_WORDS: Final = {
+    r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$": "invalid.name",
+    r"^\d{4}-\d{2}-\d{2}$": "invalid.day",
+    r"^\d{4}-(0[1-9]|1[0-2])$": "invalid.month",
+    r"^[A-Za-z0-9][A-Za-z0-9+=,.@_-]{0,127}$": "invalid.policy_name",
+    r"^[^\x00-\x1f\x7f]+$": "invalid.one_line",
+}
+
+
 def invalid(errors: Sequence[Any], language: str) -> YardError:
     """The first thing that a request's shape does not allow: where, and what is expected there."""
     first = errors[0]
     where = ".".join(str(part)[:100] for part in first["loc"])
     key = f"invalid.{first['type']}"
+    if first["type"] == "string_pattern_mismatch":
+        key = _IN_WORDS.get(first["ctx"]["pattern"], key)
     facts = {name: _listed(value, language) for name, value in first.get("ctx", {}).items()}
     told = text(key, language, **facts)
     expected = first["msg"] if told.startswith(key) else told  # a rule without a sentence of ours

@@ -17,7 +17,7 @@ from gpuyard.api.rendering import answer, page
 from gpuyard.control import rotating, signing_in
 from gpuyard.model.tenants import Role
 from gpuyard.model.times import to_text
-from gpuyard.store import users
+from gpuyard.store import tenants, users
 
 router = APIRouter(tags=["users"])
 
@@ -33,6 +33,7 @@ class UserRequest(BaseModel):
 class UserView(BaseModel):
     user: str
     tenant_id: str
+    tenant: str = Field(description="the tenant's name")
     role: str
     kind: str = Field(description="person, or service: one without a password, that holds tokens only")
     has_password: bool
@@ -59,7 +60,8 @@ async def list_users(caller: Caller) -> Response:
 
     def work() -> Response:
         with caller.yard.store.read() as c:
-            return page([_view(user) for user in users.listing(c)], None)
+            names = {tenant.id: tenant.name for tenant in tenants.listing(c)}
+            return page([_view(user, names.get(user.tenant_id, "--")) for user in users.listing(c)], None)
 
     return await caller.read(work)
 
@@ -72,7 +74,7 @@ async def add_user(caller: Caller, body: UserRequest) -> Response:
     def work() -> Response:
         tenant = caller.tenant(body.tenant)
         made = signing_in.new_user(caller.yard, tenant.id, body.user, Role(body.role), body.kind, caller.identity.user)
-        return answer(_view(made), 201)
+        return answer(_view(made, tenant.name), 201)
 
     return await caller.write(work)
 
@@ -143,10 +145,11 @@ async def rotate_access_key(caller: Caller, key: str, body: RotationRequest) -> 
     return await caller.write(work)
 
 
-def _view(user: users.User) -> views.View:
+def _view(user: users.User, tenant: str) -> views.View:
     return {
         "user": user.name,
         "tenant_id": user.tenant_id,
+        "tenant": tenant,
         "role": user.role.value,
         "kind": user.kind,
         "has_password": user.password is not None,

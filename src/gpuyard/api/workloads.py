@@ -158,6 +158,13 @@ async def start_workload(caller: Caller, workload: str, tenant: str | None = Non
     return await _command(caller, workload, tenant, commands.start, "ec2:StartInstances")
 
 
+@router.post("/workloads/{workload}/reboot", status_code=202, responses={202: {"model": schemas.WorkloadView}})
+async def reboot_workload(caller: Caller, workload: str, tenant: str | None = None) -> Response:
+    """Ends its units and starts them anew, on the slices and disks that they have. It is billed through, and no failure
+    is counted."""
+    return await _command(caller, workload, tenant, commands.reboot, "ec2:RebootInstances")
+
+
 @router.delete("/workloads/{workload}", status_code=202, responses={202: {"model": schemas.WorkloadView}})
 async def remove_workload(caller: Caller, workload: str, tenant: str | None = None) -> Response:
     """Stops it and deletes it, disk and logs included."""

@@ -105,7 +105,7 @@ class Cutter:
         """None for a state that costs nothing."""
         if interval.state is LeaseState.STOPPED:
             return What.STOPPED
-        if interval.state is not LeaseState.ACTIVE:
+        if not interval.runs:
             return None
         return What.CPU_ONLY if interval.run in self.facts(interval).cpu_only_runs else What.ACTIVE
 
@@ -181,7 +181,7 @@ def _reclaimed(intervals: Iterable[Interval], conditions: Conditions) -> Iterato
         return
     active: dict[tuple[str, int], list[Interval]] = defaultdict(list)
     for interval in intervals:
-        if interval.state is LeaseState.ACTIVE:
+        if interval.runs:
             active[interval.lease_id, interval.run].append(interval)
     before: dict[tuple[str, int], int] = {}
     for reclaim in sorted(set(reclaims), key=lambda each: (each.lease_id, each.run, each.at_us)):

@@ -16,7 +16,6 @@ from gpuyard.billing.lines import RatedLine, What, bytes_cost, round_micro, time
 from gpuyard.billing.pieces import Cutter, Piece
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import UNPRICED, Interval, PurchaseOption
-from gpuyard.model.states import LeaseState
 from gpuyard.model.times import day_of
 from gpuyard.model.units import HOUR_US, SHARE_WHOLE_PPM
 
@@ -231,7 +230,7 @@ def _minimums(
     commitments paid for wholly."""
     runs: dict[tuple[str, int], list[Interval]] = defaultdict(list)
     for interval in intervals:
-        if interval.state is LeaseState.ACTIVE:
+        if interval.runs:
             runs[interval.lease_id, interval.run].append(interval)
     lines: list[RatedLine] = []
     for run, parts in runs.items():

@@ -61,12 +61,13 @@ def rate(intervals: Iterable[Interval], still_open: frozenset[tuple[str, int]] =
     runs: dict[tuple[str, int], list[Interval]] = defaultdict(list)
     for interval in intervals:
         origin[interval.lease_id] = interval
-        if interval.state is LeaseState.ACTIVE:
+        if interval.runs:
             runs[interval.lease_id, interval.run].append(interval)
         if interval.price_per_hour_nano == 0:
             continue
         for day, duration_us in _by_day(interval):
-            key = (interval.lease_id, interval.state, interval.run, interval.price_per_hour_nano, day)
+            state = LeaseState.ACTIVE if interval.runs else interval.state
+            key = (interval.lease_id, state, interval.run, interval.price_per_hour_nano, day)
             durations[key] += duration_us
     lines = [
         _line(origin[lease], day, str(state), run, duration_us, price)

@@ -35,6 +35,7 @@ COMMANDS = {
     "show": "work",
     "stop": "work",
     "start": "work",
+    "reboot": "work",
     "rm": "work",
     "why": "queue",
     "plan": "queue",

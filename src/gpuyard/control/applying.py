@@ -78,7 +78,7 @@ def apply_lease(c: Connection, change: LeaseChange, workload: Workload) -> list[
         _note_release(c, after)
     if change.move is not None:
         _swap(c, after, change.move, change.moment.at_us)
-    if before.state == after.state:
+    if before.state == after.state and before.reboots == after.reboots:
         return []
     told: list[Event] = []
     if before.state in METERED:
@@ -142,6 +142,7 @@ def open_meter(c: Connection, lease: Lease, workload: Workload, moment: Moment) 
     if terms is not None:
         price = {
             LeaseState.ACTIVE: terms.active_per_hour_nano,
+            LeaseState.GRANTED: terms.active_per_hour_nano if lease.reboots else 0,
             LeaseState.STOPPED: terms.stopped_per_hour_nano,
         }.get(lease.state, 0)
     meters.open(

@@ -1,8 +1,14 @@
-"""What a tenant may ask of a workload: stop, start, remove. Each says what is wanted; the loops make it so."""
+"""What a tenant may ask of workloads: stop, start, reboot, remove. Each says what is wanted; the loops make it so.
+
+Several are asked for in one transaction: all of them, or none where one cannot.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
 
 from gpuyard.control import quotas
 from gpuyard.control.affording import hold_for_launch, must_have_money, prices_of
@@ -10,13 +16,29 @@ from gpuyard.control.launching import new_lease
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.events import Event
+from gpuyard.model.leases import REBOOTING
 from gpuyard.model.states import LeaseState, WorkloadState
+from gpuyard.model.tenants import Tenant
 from gpuyard.model.workloads import Desired, Workload
 from gpuyard.store import events, leases, tenants, workloads
 
 Command = Callable[[Yard, str, str], Workload]
+Commands = Callable[[Yard, Sequence[str], str], list[Workload]]
 
 _FINISHED = frozenset({WorkloadState.SUCCEEDED, WorkloadState.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who asks for the step, and when."""
+
+    yard: Yard
+    actor: str
+    now_us: int
+    owners: Mapping[str, Tenant]
+
+
+_Step = Callable[[Connection, _Asked, Workload], bool]
 
 
 def stop(yard: Yard, workload_id: str, actor: str) -> Workload:
@@ -24,19 +46,7 @@ def stop(yard: Yard, workload_id: str, actor: str) -> Workload:
 
     Raises YardError `wrong_state` for what has finished or is being removed.
     """
-    now_us = yard.clock.now_us()
-    with yard.store.write() as c:
-        workload = _get(workloads.get(c, workload_id), workload_id)
-        if workload.state in _FINISHED or workload.desired is Desired.REMOVE:
-            raise YardError("wrong_state", noun="workload", state=workload.state, wanted="stopped")
-        if workload.desired is Desired.STOP:
-            return workload
-        workloads.set_desired(c, workload.id, Desired.STOP, now_us)
-        workloads.set_state(c, workload.id, WorkloadState.STOPPING, None, {}, None, now_us)
-        events.append(c, [_event("workload.stopping", workload, actor, now_us)])
-        changed = workloads.get(c, workload.id)
-    yard.wake.set()
-    return _get(changed, workload_id)
+    return stop_each(yard, [workload_id], actor)[0]
 
 
 def start(yard: Yard, workload_id: str, actor: str) -> Workload:
@@ -45,30 +55,90 @@ def start(yard: Yard, workload_id: str, actor: str) -> Workload:
     Raises YardError `wrong_state` for a job that succeeded and for what is being removed, `insufficient_credit` and
     `budget_exhausted`.
     """
+    return start_each(yard, [workload_id], actor)[0]
+
+
+def reboot(yard: Yard, workload_id: str, actor: str) -> Workload:
+    """Asks its units to end and to start anew, on the slices and disks that they have. A reboot is billed through, is
+    no failure, and asking for one that is under way changes nothing.
+
+    Raises YardError `wrong_state` for what does not run.
+    """
+    return reboot_each(yard, [workload_id], actor)[0]
+
+
+def remove(yard: Yard, workload_id: str, actor: str) -> Workload:
+    """Asks it to go, disk and logs included; what it cost stays. Removing what is removed changes nothing."""
+    return remove_each(yard, [workload_id], actor)[0]
+
+
+def stop_each(yard: Yard, workload_ids: Sequence[str], actor: str) -> list[Workload]:
+    """`stop` of all or none."""
+    return _each(yard, workload_ids, actor, _stop)
+
+
+def start_each(yard: Yard, workload_ids: Sequence[str], actor: str) -> list[Workload]:
+    """`start` of all or none."""
     with yard.store.read() as c:
-        workload = _get(workloads.get(c, workload_id), workload_id)
-        tenant = tenants.find(c, workload.tenant_id)
-        now_us = yard.clock.now_us()
-        if tenant is not None and _would_start(workload):
-            must_have_money(c, yard, tenant, now_us)
+        found = [_get(c, workload_id) for workload_id in workload_ids]
+        known = {workload.tenant_id: tenants.find(c, workload.tenant_id) for workload in found}
+        owners = {tenant_id: owner for tenant_id, owner in known.items() if owner is not None}
+        for tenant_id in {workload.tenant_id for workload in found if _would_start(workload)} & owners.keys():
+            must_have_money(c, yard, owners[tenant_id], yard.clock.now_us())
+    return _each(yard, workload_ids, actor, _start, owners)
+
+
+def reboot_each(yard: Yard, workload_ids: Sequence[str], actor: str) -> list[Workload]:
+    """`reboot` of all or none."""
+    return _each(yard, workload_ids, actor, _reboot)
+
+
+def remove_each(yard: Yard, workload_ids: Sequence[str], actor: str) -> list[Workload]:
+    """`remove` of all or none."""
+    return _each(yard, workload_ids, actor, _remove)
+
+
+def _each(
+    yard: Yard,
+    workload_ids: Sequence[str],
+    actor: str,
+    step: _Step,
+    owners: Mapping[str, Tenant] | None = None,
+) -> list[Workload]:
+    asked = _Asked(yard, actor, yard.clock.now_us(), owners or {})
     with yard.store.write() as c:
-        workload = _get(workloads.get(c, workload_id), workload_id)
-        if not _would_start(workload):
-            return workload
-        quotas.take_again(c, workload.id, workload.tenant_id, now_us)
-        open_ones = [lease for lease in leases.of_workload(c, workload.id) if lease.state is not LeaseState.ENDED]
-        live = {lease.replica for lease in open_ones}
-        fresh = [new_lease(workload, n, now_us) for n in range(workload.spec.replicas) if n not in live]
-        for lease in fresh:
-            leases.insert(c, lease)
-        if tenant is not None:
-            hold_for_launch(c, yard, tenant, prices_of(c, workload, [*open_ones, *fresh]), now_us)
-        workloads.set_desired(c, workload.id, Desired.RUN, now_us)
-        workloads.set_state(c, workload.id, WorkloadState.PENDING, None, {}, None, now_us)
-        events.append(c, [_event("workload.pending", workload, actor, now_us)])
-        changed = workloads.get(c, workload.id)
-    yard.wake.set()
-    return _get(changed, workload_id)
+        changed = [step(c, asked, _get(c, workload_id)) for workload_id in workload_ids]
+        after = [_get(c, workload_id) for workload_id in workload_ids]
+    if any(changed):
+        yard.wake.set()
+    return after
+
+
+def _stop(c: Connection, asked: _Asked, workload: Workload) -> bool:
+    if workload.state in _FINISHED or workload.desired is Desired.REMOVE:
+        raise YardError("wrong_state", noun="workload", state=workload.state, wanted="stopped")
+    if workload.desired is Desired.STOP:
+        return False
+    workloads.set_desired(c, workload.id, Desired.STOP, asked.now_us)
+    workloads.set_state(c, workload.id, WorkloadState.STOPPING, None, {}, None, asked.now_us)
+    return _tell(c, asked, workload, "workload.stopping")
+
+
+def _start(c: Connection, asked: _Asked, workload: Workload) -> bool:
+    if not _would_start(workload):
+        return False
+    quotas.take_again(c, workload.id, workload.tenant_id, asked.now_us)
+    open_ones = [lease for lease in leases.of_workload(c, workload.id) if lease.state is not LeaseState.ENDED]
+    live = {lease.replica for lease in open_ones}
+    fresh = [new_lease(workload, n, asked.now_us) for n in range(workload.spec.replicas) if n not in live]
+    for lease in fresh:
+        leases.insert(c, lease)
+    owner = asked.owners.get(workload.tenant_id)
+    if owner is not None:
+        hold_for_launch(c, asked.yard, owner, prices_of(c, workload, [*open_ones, *fresh]), asked.now_us)
+    workloads.set_desired(c, workload.id, Desired.RUN, asked.now_us)
+    workloads.set_state(c, workload.id, WorkloadState.PENDING, None, {}, None, asked.now_us)
+    return _tell(c, asked, workload, "workload.pending")
 
 
 def _would_start(workload: Workload) -> bool:
@@ -78,26 +148,36 @@ def _would_start(workload: Workload) -> bool:
     return workload.desired is not Desired.RUN or workload.state is WorkloadState.FAILED
 
 
-def remove(yard: Yard, workload_id: str, actor: str) -> Workload:
-    """Asks it to go, disk and logs included; what it cost stays. Removing what is removed changes nothing."""
-    now_us = yard.clock.now_us()
-    with yard.store.write() as c:
-        workload = _get(workloads.get(c, workload_id), workload_id)
-        if workload.desired is Desired.REMOVE:
-            return workload
-        workloads.set_desired(c, workload.id, Desired.REMOVE, now_us)
-        workloads.set_state(c, workload.id, WorkloadState.REMOVING, None, {}, workload.exit_code, now_us)
-        events.append(c, [_event("workload.removing", workload, actor, now_us)])
-        changed = workloads.get(c, workload.id)
-    yard.wake.set()
-    return _get(changed, workload_id)
+def _reboot(c: Connection, asked: _Asked, workload: Workload) -> bool:
+    held = leases.of_workload(c, workload.id)
+    under_way = any(lease.reason == REBOOTING for lease in held)
+    runs = [lease for lease in held if lease.state is LeaseState.ACTIVE]
+    if workload.desired is not Desired.RUN or not (runs or under_way):
+        raise YardError("wrong_state", noun="workload", state=workload.state, wanted="rebooted")
+    # One that is about to end for another reason ends for that.
+    changed = [leases.mark(c, lease.id, REBOOTING, asked.now_us) for lease in runs]
+    if not any(changed):
+        return False
+    workloads.set_state(c, workload.id, workload.state, REBOOTING, {}, None, asked.now_us)
+    return _tell(c, asked, workload, "workload.rebooting")
 
 
-def _get(workload: Workload | None, wanted: str) -> Workload:
-    if workload is None:
-        raise YardError("workload_not_found", workload=wanted)
-    return workload
+def _remove(c: Connection, asked: _Asked, workload: Workload) -> bool:
+    if workload.desired is Desired.REMOVE:
+        return False
+    workloads.set_desired(c, workload.id, Desired.REMOVE, asked.now_us)
+    workloads.set_state(c, workload.id, WorkloadState.REMOVING, None, {}, workload.exit_code, asked.now_us)
+    return _tell(c, asked, workload, "workload.removing")
 
 
-def _event(kind: str, workload: Workload, actor: str, now_us: int) -> Event:
-    return Event(kind, workload.id, now_us, workload.tenant_id, actor, {"name": workload.name})
+def _get(c: Connection, workload_id: str) -> Workload:
+    found = workloads.get(c, workload_id)
+    if found is None:
+        raise YardError("workload_not_found", workload=workload_id)
+    return found
+
+
+def _tell(c: Connection, asked: _Asked, workload: Workload, kind: str) -> bool:
+    data = {"name": workload.name}
+    events.append(c, [Event(kind, workload.id, asked.now_us, workload.tenant_id, asked.actor, data)])
+    return True

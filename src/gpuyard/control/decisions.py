@@ -9,7 +9,7 @@ from gpuyard.control.lease_decisions import break_gang, decide_lease
 from gpuyard.control.stopping import BY_THE_YARD
 from gpuyard.control.world import RemoveDisks, StopUnit, Verdict, WorkloadChange, World
 from gpuyard.engines.runtime import UnitState
-from gpuyard.model.leases import Lease
+from gpuyard.model.leases import REBOOTING, Lease
 from gpuyard.model.states import WORKLOAD, LeaseState, WorkloadState
 from gpuyard.model.workloads import Desired, Workload, WorkloadKind
 
@@ -29,8 +29,7 @@ def decide(world: World) -> Verdict:
             expected |= {lease.unit_name, after.unit_name}
     for workload_id, mine in leases.items():
         if world.workloads[workload_id].spec.is_gang and any(_failed(lease) for lease in mine):
-            moment = world.now
-            leases[workload_id] = [x if x.state is LeaseState.ENDED else break_gang(x, verdict, moment) for x in mine]
+            leases[workload_id] = [x if x.state is LeaseState.ENDED else break_gang(x, verdict, world) for x in mine]
     for workload in world.workloads.values():
         _decide_workload(workload, leases.get(workload.id, ()), world, verdict)
     for name, observation in world.observations.items():
@@ -130,6 +129,8 @@ def _explain(
 
 def _explain_start(workload: Workload, leases: Sequence[Lease], world: World) -> tuple[str | None, dict[str, object]]:
     for lease in leases:
+        if lease.state is LeaseState.ACTIVE and lease.reason == REBOOTING:
+            return REBOOTING, {}
         if lease.state is not LeaseState.GRANTED:
             continue
         if error := world.start_errors.get(lease.unit_name):

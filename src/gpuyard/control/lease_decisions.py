@@ -8,7 +8,7 @@ from gpuyard.control.moving_decisions import change_places, go_on, goes_on, leav
 from gpuyard.control.stopping import UNPAID_GRACE_US
 from gpuyard.control.world import LeaseChange, Moment, StartUnit, StopUnit, Verdict, World, reclaim_grace_us
 from gpuyard.engines.runtime import Observation, UnitState
-from gpuyard.model.leases import Lease, Proof
+from gpuyard.model.leases import REBOOTING, Lease, Proof
 from gpuyard.model.states import LeaseState
 from gpuyard.model.units import SECOND_US
 from gpuyard.model.workloads import Desired, RestartPolicy, Workload, WorkloadKind
@@ -17,6 +17,8 @@ from gpuyard.store.meters import Meter
 MAX_BACKOFF_US = 60 * SECOND_US
 # A unit that ran this long was well: its next failure counts as the first one again.
 WELL_AFTER_US = 60 * SECOND_US
+# A reboot is billed like running; a unit that is not back by then could not be started, and nothing of that is billed.
+BACK_WITHIN_US = 60 * SECOND_US
 
 
 def decide_lease(lease: Lease, workload: Workload, world: World, verdict: Verdict) -> Lease:
@@ -49,6 +51,19 @@ def _present(meter: Meter | None, world: World) -> Moment:
     return moment_of(world.now.monotonic_ns, world.now.boot_id, meter, world.now)
 
 
+def _granted_moment(lease: Lease, meter: Meter | None, world: World) -> Moment:
+    """When a granted lease without a running unit goes elsewhere: now, but a reboot that comes to nothing ends as it
+    began, and costs nothing."""
+    return (_last_proven(meter) if lease.reboots else None) or _present(meter, world)
+
+
+def _is_late(lease: Lease, meter: Meter | None, world: World) -> bool:
+    """Whether a rebooted unit has not come back in the time that its tenant pays for."""
+    if not lease.reboots or meter is None:
+        return False
+    return meter.boot_id != world.now.boot_id or world.now.at_us - meter.start_us > BACK_WITHIN_US
+
+
 def _requested(lease: Lease, workload: Workload, world: World, verdict: Verdict) -> Lease:
     if workload.desired is Desired.RUN:
         return lease  # the placement loop's business
@@ -65,20 +80,23 @@ def _granted(
     verdict: Verdict,
 ) -> Lease:
     wanted = workload.desired is Desired.RUN
+    moment = _granted_moment(lease, meter, world)
+    if (observation is None or observation.state is UnitState.CREATED) and _is_late(lease, meter, world):
+        return _change(verdict, lease, replace(lease, reason=None), moment)
     if observation is None:
         if not wanted:
             state = LeaseState.STOPPED if workload.desired is Desired.STOP else LeaseState.ENDED
-            return _change(verdict, lease, replace(lease, state=state), _present(meter, world), release=True)
+            return _change(verdict, lease, replace(lease, state=state), moment, release=True)
         if goes_on(lease, observation, world):
-            return go_on(lease, world, verdict, _present(meter, world))
+            return go_on(lease, world, verdict, moment)
         if not all(cut.card_uuid in world.healthy_cards for cut in lease.slices):
             after = replace(lease, state=LeaseState.REQUESTED, reason="card_missing")
-            return _change(verdict, lease, after, _present(meter, world), release=True)
+            return _change(verdict, lease, after, moment, release=True)
         if lease.reason == "gang_broken":
             after = replace(lease, state=LeaseState.ENDED)
-            return _change(verdict, lease, after, _present(meter, world), release=True)
+            return _change(verdict, lease, after, moment, release=True)
         if world.goes(lease, workload):
-            return _change(verdict, lease, _requeued(lease), _present(meter, world), release=True)
+            return _change(verdict, lease, _requeued(lease), moment, release=True)
         _prove(lease, meter, _present(meter, world), world, verdict)
         if world.now.at_us >= lease.not_before_us:
             verdict.actions.append(StartUnit(lease))
@@ -128,7 +146,7 @@ def _active(
         unpaid = workload.reason == "credit_exhausted"
         grace_us = min(spec.stop_grace_us, UNPAID_GRACE_US) if unpaid else spec.stop_grace_us
         verdict.actions.append(StopUnit(lease.unit_name, workload.runtime, grace_us, spec.checkpoint_command))
-    elif world.goes(lease, workload) or lease.reason == "gang_broken" or leaves(lease, world):
+    elif world.goes(lease, workload) or lease.reason in {"gang_broken", REBOOTING} or leaves(lease, world):
         notice = world.notices.get(lease.id)
         grace_us = workload.spec.stop_grace_us if notice is None else reclaim_grace_us(notice, workload)
         command = workload.spec.checkpoint_command
@@ -166,6 +184,8 @@ def _exited(
 ) -> Lease:
     """The unit is gone: the interval ends at the last proven moment, and the lease goes where it should."""
     moment, proof = _end_of(observation, meter, world.now)
+    if lease.reboots and meter is not None:
+        moment, proof = _granted_moment(lease, meter, world), Proof.LAST_PROVEN  # it never ran again
     reason = "vanished" if observation is None else observation.reason or "exited"
     if lease.reason in {"time_limit", "gang_broken"} and reason == "stopped":
         reason = lease.reason
@@ -175,6 +195,8 @@ def _exited(
         return change_places(lease, world, verdict, meter, moment, proof)
     elif lease.state is LeaseState.GRANTED and workload.desired is Desired.RUN and goes_on(lease, observation, world):
         return go_on(lease, world, verdict, moment)
+    if lease.state is LeaseState.ACTIVE and lease.reason == REBOOTING and workload.desired is Desired.RUN:
+        return _change(verdict, lease, _between_units(lease), moment, proof)
     exit_code = None if observation is None else observation.exit_code
     detail = observation.detail if observation is not None and reason == "start_failed" else None
     ended = replace(lease, reason=reason, exit_code=exit_code, detail=detail)
@@ -185,6 +207,11 @@ def _exited(
         backoff_us = min(MAX_BACKOFF_US, SECOND_US * 2 ** min(restarts - 1, 6))
         ended = replace(ended, attempt=lease.attempt + 1, restarts=restarts, not_before_us=world.now.at_us + backoff_us)
     return _change(verdict, lease, replace(ended, state=state), moment, proof, release=state is not LeaseState.GRANTED)
+
+
+def _between_units(lease: Lease) -> Lease:
+    """A lease whose unit has ended, however, while it was to be rebooted: same slices, same run, no failure counted."""
+    return replace(lease, state=LeaseState.GRANTED, attempt=lease.attempt + 1, exit_code=None, not_before_us=0)
 
 
 def _requeued(lease: Lease) -> Lease:
@@ -201,10 +228,11 @@ def _requeued(lease: Lease) -> Lease:
     )
 
 
-def break_gang(lease: Lease, verdict: Verdict, moment: Moment) -> Lease:
+def break_gang(lease: Lease, verdict: Verdict, world: World) -> Lease:
     """Marks a live replica of a job whose other replica has failed for good: it is to end too."""
     if lease.reason == "gang_broken":
         return lease
+    moment = _granted_moment(lease, world.meters.get(lease.id), world) if lease.reboots else world.now
     if lease.state is LeaseState.REQUESTED:
         return _change(verdict, lease, replace(lease, state=LeaseState.ENDED, reason="gang_broken"), moment)
     return _change(verdict, lease, replace(lease, reason="gang_broken"), moment)
@@ -266,5 +294,7 @@ def moment_of(monotonic_ns: int, boot_id: str, meter: Meter | None, now: Moment)
 
 
 def _prove(lease: Lease, meter: Meter | None, moment: Moment, world: World, verdict: Verdict) -> None:
+    if lease.reboots:
+        return  # nothing is proven before the unit runs again
     if world.proofs_due and meter is not None and moment.at_us > meter.proven_us:
         verdict.proofs.append((lease.id, moment.at_us, moment.monotonic_ns))

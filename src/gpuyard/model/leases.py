@@ -18,6 +18,9 @@ class PurchaseOption(StrEnum):
     SPOT = "spot"  # what is left over, at the price in force, until somebody else needs it
 
 
+REBOOTING: Final = "rebooting"  # the reason of a lease whose unit is to end, or has ended, to be started anew at once
+
+
 class Proof(StrEnum):
     """Who says when an interval ended."""
 
@@ -67,6 +70,11 @@ class Lease:
         return f"{self.id}-{self.attempt}"
 
     @property
+    def reboots(self) -> bool:
+        """Whether it is between two units of a reboot, which is billed like the time in which it runs."""
+        return self.state is LeaseState.GRANTED and self.reason == REBOOTING
+
+    @property
     def disk_name(self) -> str:
         """The replica's disk, which outlives its leases: a job that is started again finds its checkpoint."""
         return f"{self.workload_id}-{self.replica}"
@@ -100,6 +108,12 @@ class Interval:
     price_per_hour_nano: int
     currency: str
     minimum_us: int
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is time in which the lease ran, or in which its tenant had it rebooted: what is granted costs
+        nothing otherwise."""
+        return self.state is LeaseState.ACTIVE or (self.state is LeaseState.GRANTED and self.price_per_hour_nano > 0)
 
     @property
     def duration_us(self) -> int:

@@ -108,6 +108,10 @@ def start(workload: str, tenant: str | None = None) -> Call[types.Workload]:
     return Call("POST", _workload(workload, "/start"), types.Workload, _params(tenant=tenant))
 
 
+def reboot(workload: str, tenant: str | None = None) -> Call[types.Workload]:
+    return Call("POST", _workload(workload, "/reboot"), types.Workload, _params(tenant=tenant), repeatable=False)
+
+
 def remove(workload: str, tenant: str | None = None) -> Call[types.Workload]:
     return Call("DELETE", _workload(workload), types.Workload, _params(tenant=tenant))
 

@@ -15,6 +15,8 @@ def settled(workload: types.Workload, wanted: frozenset[str] | None) -> bool:
     Raises YardError `workload_failed` where it has ended otherwise, and so will never get there.
     """
     state = workload["state"]
+    if workload.get("reason") == "rebooting":
+        return False  # its old unit may still run
     if state in (wanted if wanted is not None else _AT_REST):
         return True
     if state in _ENDED or (state == "stopped" and wanted is not None and workload["desired"] == "stop"):

@@ -100,6 +100,16 @@ def update(c: Connection, lease: Lease, expected: LeaseState) -> bool:
     return c.execute(_UPDATE, {"b_id": lease.id, "b_state": expected.value, **_mutable(lease)}).rowcount == 1
 
 
+_MARK = LEASES.update().where(
+    LEASES.c.id == bindparam("b_id"), LEASES.c.state == LeaseState.ACTIVE.value, LEASES.c.reason.is_(None)
+)
+
+
+def mark(c: Connection, lease_id: str, reason: str, now_us: int) -> bool:
+    """Writes down why an active lease's unit is to end, unless that is to be for another reason already."""
+    return c.execute(_MARK, {"b_id": lease_id, "reason": reason, "updated_us": now_us}).rowcount == 1
+
+
 def hold(c: Connection, lease_id: str, slices: Sequence[Slice]) -> None:
     """Cuts slices for a lease. Holding the same card twice breaks a rule of the schema."""
     touch(c, Kind.LEASE, lease_id)

@@ -234,3 +234,8 @@ def test_one_password_that_keyboards_enter_in_two_ways_is_one() -> None:
     assert not passwords.matches(None, "x")
     with pytest.raises(YardError, match="password_name"):
         passwords.check_new("my name is CAROL!", "carol")
+
+
+def test_a_listed_user_is_told_with_the_name_of_its_tenant(api: ApiInHand) -> None:
+    shown = {x["user"]: (x["tenant"], x["tenant_id"]) for x in api.operator.get("/v1/users").json()["items"]}
+    assert shown["carol"] == ("alice", "tn-alice")

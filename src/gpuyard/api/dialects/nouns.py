@@ -12,12 +12,15 @@ from gpuyard.api.asking import START, Asking, facts_of
 from gpuyard.api.dialects.faults import Fault
 from gpuyard.api.may_launch import must_be_allowed, must_be_inside
 from gpuyard.catalog import aliases, images
+from gpuyard.control import commands
 from gpuyard.control.launching import Launch, launch_many, prepare, recall_launch
 from gpuyard.control.offering import SliceWish, list_offers
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.fleet import Node
+from gpuyard.model.leases import REBOOTING
 from gpuyard.model.offers import Offer
+from gpuyard.model.states import WorkloadState
 from gpuyard.model.workloads import Workload, WorkloadKind
 from gpuyard.store import key_pairs, workloads
 
@@ -25,6 +28,7 @@ REGION = "yard"  # of nodes that were given none
 GIB = 1 << 30
 MOST_AT_ONCE = 100
 MAX_TAGS = 50
+_FINISHED = frozenset({WorkloadState.SUCCEEDED, WorkloadState.FAILED})
 USER_DATA = "GPUYARD_USER_DATA"
 PUBLIC_KEY, KEY_NAME = "GPUYARD_PUBLIC_KEY", "GPUYARD_KEY_NAME"
 # Once per disk, as cloud images do: a stopped instance that starts again finds the file and goes on.
@@ -74,6 +78,25 @@ def must(caller: Asking, takes: Action, verb: str, instance_ids: Sequence[str] =
         caller.must(takes, owner, verb=verb, about=workload.id, facts=facts_of(workload.spec))
         if verb == START:
             caller.must_be_inside(takes, owner, workload.spec, verb, workload.id)
+
+
+def change(caller: Asking, found: Sequence[Workload], command: commands.Commands) -> list[Workload]:
+    """Asks all of them in one transaction, or none where one cannot; as they are then. A job that has finished is as
+    good as stopped, which is what both clouds are shown.
+
+    Raises YardError.
+    """
+    asked = found if command is not commands.stop_each else [w for w in found if w.state not in _FINISHED]
+    after = command(caller.yard, [workload.id for workload in asked], caller.identity.user) if asked else []
+    changed = {workload.id: workload for workload in after}
+    return [changed.get(workload.id, workload) for workload in found]
+
+
+def shown_state(workload: Workload) -> WorkloadState:
+    """Its state; what is rebooted goes on running, as both clouds tell it."""
+    if workload.state is WorkloadState.STARTING and workload.reason == REBOOTING:
+        return WorkloadState.RUNNING
+    return workload.state
 
 
 def type_of(workload: Workload) -> str:

@@ -1,4 +1,4 @@
-"""Instances over EC2: launch, look, start, stop, reboot, terminate."""
+"""Instances over EC2: launch and look, start, stop, reboot, terminate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault
 from gpuyard.api.ec2 import filters, views
 from gpuyard.control import commands
-from gpuyard.model.errors import YardError
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.workloads import Workload
 from gpuyard.store import workloads
@@ -189,44 +188,33 @@ def attribute(caller: Asking, _: Call, asked: Asked) -> Mapping[str, Any]:
     return {"InstanceId": asked["InstanceId"], **known[name]}
 
 
-def _change(caller: Asking, asked: Asked, command: commands.Command) -> list[Asked]:
+def _change(caller: Asking, asked: Asked, command: commands.Commands) -> list[Asked]:
+    """All of them in one transaction, or none where one cannot."""
     found = nouns.find(caller, asked.get("InstanceIds", []))
     if not found:
         raise Fault("MissingParameter", "The request must contain the parameter InstanceId")
-    rows = []
-    for workload in found:
-        try:
-            after = command(caller.yard, workload.id, caller.identity.user)
-        except YardError as error:
-            # Several are asked for at once: what cannot change is refused only where nothing has changed yet.
-            if error.status >= 500 or not rows:
-                raise
-            after = workload
-        rows.append(
-            {
-                "InstanceId": nouns.outside(workload.id),
-                "CurrentState": views.state(after),
-                "PreviousState": views.state(workload),
-            }
-        )
-    return rows
+    return [
+        {
+            "InstanceId": nouns.outside(before.id),
+            "CurrentState": views.state(after),
+            "PreviousState": views.state(before),
+        }
+        for before, after in zip(found, nouns.change(caller, found, command), strict=True)
+    ]
 
 
 def start(caller: Asking, _: Call, asked: Asked) -> Mapping[str, Any]:
-    return {"StartingInstances": _change(caller, asked, commands.start)}
+    return {"StartingInstances": _change(caller, asked, commands.start_each)}
 
 
 def stop(caller: Asking, _: Call, asked: Asked) -> Mapping[str, Any]:
-    return {"StoppingInstances": _change(caller, asked, commands.stop)}
+    return {"StoppingInstances": _change(caller, asked, commands.stop_each)}
 
 
 def terminate(caller: Asking, _: Call, asked: Asked) -> Mapping[str, Any]:
-    return {"TerminatingInstances": _change(caller, asked, commands.remove)}
+    return {"TerminatingInstances": _change(caller, asked, commands.remove_each)}
 
 
 def reboot(caller: Asking, _: Call, asked: Asked) -> Mapping[str, Any]:
-    del caller, asked
-    raise Fault(
-        "UnsupportedOperation",
-        "An instance is not rebooted in one step here: StopInstances, wait until it is stopped, StartInstances.",
-    )
+    _change(caller, asked, commands.reboot_each)
+    return {}

@@ -28,7 +28,7 @@ STATES: Final = {
 
 
 def state(workload: Workload) -> Row:
-    code, name = STATES[workload.state]
+    code, name = STATES[nouns.shown_state(workload)]
     return {"Code": code, "Name": name}
 
 

@@ -28,7 +28,6 @@ REFUSED: Final = {
     "CreateSecurityGroup": GROUPS,
     "DeleteSecurityGroup": GROUPS,
     "AuthorizeSecurityGroup": GROUPS,
-    "RebootInstance": "An instance is not rebooted in one step here: StopInstance, wait until Stopped, StartInstance.",
     "PurchaseReservedInstancesOffering": "This yard leases on demand only; it sells no reservations.",
 }
 NONE: Final = {

@@ -66,6 +66,8 @@ _CONTROL = {
     "StartInstances": instances.start,
     "StopInstance": instances.stop,
     "StopInstances": instances.stop,
+    "RebootInstance": instances.reboot,
+    "RebootInstances": instances.reboot,
     "DeleteInstance": instances.delete,
     "DeleteInstances": instances.delete,
     "TagResources": instances.tag,

@@ -21,6 +21,7 @@ from gpuyard.model.states import WorkloadState
 from gpuyard.model.units import SHARE_WHOLE_PPM, format_price
 from gpuyard.model.workloads import Workload
 from gpuyard.store import workloads
+from gpuyard.texts import error_text
 
 Row = dict[str, Any]
 MOST_LISTED: Final = 100_000
@@ -50,7 +51,7 @@ def view(workload: Workload, region: str) -> Row:
         "InstanceName": workload.spec.labels.get("Name", workload.name),
         "HostName": workload.name,
         "Description": "",
-        "Status": STATES[workload.state],
+        "Status": STATES[nouns.shown_state(workload)],
         "RegionId": region,
         "ZoneId": nouns.zone(region),
         "InstanceType": nouns.type_of(workload),
@@ -166,7 +167,7 @@ def describe(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]
 
 def status(caller: Asking, _: Call, given: Parameters) -> Mapping[str, Any]:
     some, counts = paged(_found(caller, given), given)
-    rows = [{"InstanceId": nouns.outside(w.id), "Status": STATES[w.state]} for w in some]
+    rows = [{"InstanceId": nouns.outside(w.id), "Status": STATES[nouns.shown_state(w)]} for w in some]
     return {**counts, "InstanceStatuses": {"InstanceStatus": rows}}
 
 
@@ -194,19 +195,34 @@ def disks(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:
     return {**counts, "Disks": {"Disk": rows}}
 
 
-def _change(caller: Asking, instance_ids: Sequence[str], command: commands.Command) -> list[Row]:
+def _change(caller: Asking, given: Parameters, command: commands.Commands) -> list[Row]:
+    """All in one transaction, or none where one cannot; with SuccessFirst, each by itself."""
+    found = nouns.find(caller, _several(given))
+    together = given.text("BatchOptimization") or "AllTogether"
+    if together not in ("AllTogether", "SuccessFirst"):
+        raise Fault("InvalidParameter.BatchOptimization", "BatchOptimization is AllTogether or SuccessFirst.")
+    if together == "AllTogether":
+        return [_done(*pair) for pair in zip(found, nouns.change(caller, found, command), strict=True)]
     rows: list[Row] = []
-    for workload in nouns.find(caller, instance_ids):
-        row = {"InstanceId": nouns.outside(workload.id), "PreviousStatus": STATES[workload.state]}
+    for workload in found:
         try:
-            after = command(caller.yard, workload.id, caller.identity.user)
-            row |= {"CurrentStatus": STATES[after.state], "Code": "200", "Message": "success"}
+            rows.append(_done(workload, nouns.change(caller, [workload], command)[0]))
         except YardError as error:
-            if error.status >= 500 or len(instance_ids) == 1:
-                raise
-            row |= {"CurrentStatus": STATES[workload.state], "Code": "IncorrectInstanceStatus", "Message": error.code}
-        rows.append(row)
+            if error.status >= 500 and not rows:
+                raise  # later, what was committed is told
+            told = {"Code": "IncorrectInstanceStatus", "Message": error_text(error.code, "en", error.params)}
+            rows.append(_done(workload, workload) | told)
     return rows
+
+
+def _done(before: Workload, after: Workload) -> Row:
+    return {
+        "InstanceId": nouns.outside(before.id),
+        "PreviousStatus": STATES[nouns.shown_state(before)],
+        "CurrentStatus": STATES[nouns.shown_state(after)],
+        "Code": "200",
+        "Message": "success",
+    }
 
 
 def _several(given: Parameters) -> list[str]:
@@ -219,14 +235,21 @@ def _several(given: Parameters) -> list[str]:
 
 
 def start(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:
-    return _answer(call, _change(caller, _several(given), commands.start))
+    return _answer(call, _change(caller, given, commands.start_each))
 
 
 def stop(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:
     """A stopped instance is charged for its disk alone, which is StopCharging; KeepCharging is not possible."""
     if (given.text("StoppedMode") or "StopCharging") != "StopCharging":
         raise Fault("InvalidParameter.StoppedMode", "A stopped instance is not charged for its card: StopCharging.")
-    return _answer(call, _change(caller, _several(given), commands.stop))
+    return _answer(call, _change(caller, given, commands.stop_each))
+
+
+def reboot(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:
+    """ForceStop makes no difference: an instance ends within its grace either way."""
+    given.flag("ForceStop")
+    given.flag("ForceReboot")
+    return _answer(call, _change(caller, given, commands.reboot_each))
 
 
 def delete(caller: Asking, _: Call, given: Parameters) -> Mapping[str, Any]:
@@ -235,7 +258,7 @@ def delete(caller: Asking, _: Call, given: Parameters) -> Mapping[str, Any]:
     running = [w for w in nouns.find(caller, ids) if STATES[w.state] not in ("Stopped", "Deleted")]
     if running and not given.flag("Force"):
         raise Fault("IncorrectInstanceStatus", "The instance is not stopped: stop it first, or give Force.", 403)
-    _change(caller, ids, commands.remove)
+    nouns.change(caller, nouns.find(caller, ids), commands.remove_each)
     return {}
 
 

@@ -34,7 +34,7 @@ def list_users(as_json: AsJson = False) -> None:
             x["user"],
             x["kind"],
             x["role"],
-            x["tenant_id"],
+            x["tenant"],
             age(x["created_at"]),
             t("users.gone") if x["disabled"] else "",
         )

@@ -1,4 +1,4 @@
-"""gpuyard ps, show, stop, start, rm"""
+"""gpuyard ps, show, stop, start, reboot, rm"""
 
 from __future__ import annotations
 
@@ -104,6 +104,11 @@ def stop(workload: Names, wait: Wait = True, tenant: Tenant = None, as_json: AsJ
 @APP.command(help=t("start.help"))
 def start(workload: Names, wait: Wait = True, tenant: Tenant = None, as_json: AsJson = False) -> None:
     _each(workload, lambda name: calls.start(name, tenant), None, wait, as_json)
+
+
+@APP.command(help=t("reboot.help"))
+def reboot(workload: Names, wait: Wait = True, tenant: Tenant = None, as_json: AsJson = False) -> None:
+    _each(workload, lambda name: calls.reboot(name, tenant), ("running",), wait, as_json)
 
 
 @APP.command(help=t("rm.help"))

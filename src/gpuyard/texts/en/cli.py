@@ -92,6 +92,7 @@ TEXTS: dict[str, str] = {
     "cli.show.help": "Show everything about a workload.",
     "cli.stop.help": "Stop workloads; their disks are kept.",
     "cli.start.help": "Start stopped or failed workloads again, on the disk that they left.",
+    "cli.reboot.help": "Start running workloads anew, on the slices and disks that they have.",
     "cli.rm.help": "Remove workloads with their disks and logs.",
     "cli.work.is": "{name} is {state}.",
     "cli.work.waiting": "{name} is {state}. {why}",

@@ -24,6 +24,7 @@ TEXTS: dict[str, str] = {
     "reason.waiting_for_engine": "The {runtime} runtime cannot start it yet: {detail}",
     "reason.pulling": "The image is being fetched: {detail}",
     "reason.reclaimed": "It was told to go for another lease; it waits for slices again.",
+    "reason.rebooting": "It is being rebooted, on the slices and the disk that it has.",
     "reason.gang_broken": "Another replica of the job failed, so this one was ended too.",
     "reason.gang": "{fit} of the {members} replicas of the gang would find room",
     "reason.queued": "more than {ahead} others are before it in the queue",

@@ -92,6 +92,7 @@ TEXTS: dict[str, str] = {
     "cli.show.help": "显示负载的全部信息。",
     "cli.stop.help": "停止负载；磁盘保留。",
     "cli.start.help": "重新启动已停止或失败的负载，沿用原来的磁盘。",
+    "cli.reboot.help": "重启运行中的负载，沿用现有的切片和磁盘。",
     "cli.rm.help": "删除负载及其磁盘和日志。",
     "cli.work.is": "{name} 当前为 {state}。",
     "cli.work.waiting": "{name} 当前为 {state}。{why}",

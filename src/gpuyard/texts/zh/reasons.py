@@ -24,6 +24,7 @@ TEXTS: dict[str, str] = {
     "reason.waiting_for_engine": "{runtime} 运行时暂时无法启动它：{detail}",
     "reason.pulling": "正在拉取镜像：{detail}",
     "reason.reclaimed": "它为其他租约让出了切片，正在重新排队。",
+    "reason.rebooting": "正在重启，沿用现有的切片和磁盘。",
     "reason.gang_broken": "作业的另一个副本失败，因此这个副本也被结束。",
     "reason.gang": "整组 {members} 个副本中只有 {fit} 个放得下",
     "reason.queued": "队列中排在它前面的超过 {ahead} 个",
