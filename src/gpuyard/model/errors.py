@@ -61,6 +61,10 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "too_many_requests": 429,
     "audit_broken": 409,
     "audit_unreadable": 400,
+    "evidence_refused": 422,
+    "attestation_off": 409,
+    "attestation_policy_invalid": 422,
+    "nonce_refused": 409,
     # what it is about
     "not_found": 404,
     "workload_not_found": 404,

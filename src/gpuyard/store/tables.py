@@ -208,5 +208,6 @@ PARTIAL_INDEXES = (
     "CREATE INDEX leases_live ON leases (id) WHERE state <> 'ended'",
     "CREATE UNIQUE INDEX leases_live_replica ON leases (workload_id, replica) WHERE state <> 'ended'",
     "CREATE INDEX charges_held ON charges (subject) WHERE held_nano > 0",
+    "CREATE INDEX attestations_open ON attestations (workload_id) WHERE ended_us IS NULL",
     "CREATE UNIQUE INDEX moves_open ON moves (lease_id) WHERE ended_us IS NULL",
 )

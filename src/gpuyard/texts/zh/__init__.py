@@ -1,5 +1,6 @@
 from gpuyard.texts.zh import (
     access,
+    attestation,
     cli,
     demo,
     dialects,
@@ -34,4 +35,5 @@ TEXTS: dict[str, str] = {
     **dialects.TEXTS,
     **access.TEXTS,
     **security.TEXTS,
+    **attestation.TEXTS,
 }
