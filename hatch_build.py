@@ -35,8 +35,8 @@ class NativeParts(BuildHookInterface[Any]):
         building.build(out, compiler, machine)
         for target in building.TARGETS:
             build_data["force_include"][str(out / target.path)] = f"gpuyard/slicing/native/lib/{target.path}"
-        probe = f"{building.TARGETS[0].folder}/{building.PROBE}"
-        build_data["force_include"][str(out / probe)] = f"gpuyard/slicing/native/lib/{probe}"
+        for program in (f"{building.TARGETS[0].folder}/{building.PROBE}", f"emulator/{building.MPS_CONTROL}"):
+            build_data["force_include"][str(out / program)] = f"gpuyard/slicing/native/lib/{program}"
         from gpuyard.slicing import kernel
 
         kernel.build(out / kernel.NAME, compiler)

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
-from gpuyard.slicing.keeper import Driver, SliceKeeper
+from gpuyard.slicing.drivers import Driver
+from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.layout import layout
 from gpuyard.slicing.shared_files import ComputeMode
 from gpuyard.testing import Machine
@@ -38,18 +39,27 @@ class Shop:
             {"GPUYARD_EMULATOR": str(machine.path), "EMULATOR": str(self.cuda)},
             context_bytes=self._context_bytes(),
             turn_ns=machine.turn_ns,
+            mps_control=machine.mps_control,
         )
         self.keeper = SliceKeeper(folder, driver, mode)
+        self.keeper.multiprocessors = {card.uuid: card.multiprocessors for card in machine.cards}
         self.running: list[subprocess.Popen[str]] = []
 
     def _context_bytes(self) -> int:
         return 400 * MIB
 
-    def cut(self, name: str, memory_bytes: int, compute_ppm: int = 1_000_000, card: int = 0) -> dict[str, str]:
+    def cut(
+        self,
+        name: str,
+        memory_bytes: int,
+        compute_ppm: int = 1_000_000,
+        card: int = 0,
+        level: Guarantee = Guarantee.COOPERATIVE,
+    ) -> dict[str, str]:
         """A slice; the variables that a program on it is given."""
         uuid = self.machine.cards[card].uuid
         shape = SliceShape(memory_bytes, compute_ppm)
-        cut = self.keeper.for_process(name, [Slice(name, uuid, shape, Guarantee.COOPERATIVE)])
+        cut = self.keeper.for_process(name, [Slice(name, uuid, shape, level)])
         return {**os.environ, **cut.environment}
 
     def start(self, environment: Mapping[str, str], *words: object) -> subprocess.Popen[str]:
@@ -76,6 +86,9 @@ class Shop:
             if process.poll() is None:
                 process.kill()
             process.communicate()
+        for unit in self.keeper.units():
+            self.keeper.release(unit)
+        self.keeper.watch_mps()
 
 
 LEDGER = layout().structs["ledger"]

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from gpuyard.model.fleet import Card
     from gpuyard.model.times import Clock
     from gpuyard.slicing.cdi import DriverInside
-    from gpuyard.slicing.keeper import Driver, SliceKeeper
+    from gpuyard.slicing.drivers import Driver
+    from gpuyard.slicing.keeper import SliceKeeper
     from gpuyard.store.database import Store
 
 
@@ -114,9 +115,9 @@ def _add_container_runtime(
         raise YardError("runtime_unavailable", runtime="container", image="--", reason=reason)
 
 
-def enforce_slices(yard: Yard, state: Path) -> None:
+def enforce_slices(yard: Yard, state: Path, mps: bool = False) -> None:
     """Puts our library between units and the driver, on the cards where it is seen to hold. Where it cannot be had,
-    slices are only booked, and the doctor says why."""
+    slices are only booked, and the doctor says why. With `mps`, NVIDIA's Multi-Process Service holds them besides."""
     cards = [card for probe in yard.probes for node in probe.probe().nodes for card in node.cards]
     if not cards or yard.engine.default == "simulated":
         return
@@ -127,6 +128,8 @@ def enforce_slices(yard: Yard, state: Path) -> None:
     yard.engine.findings = (finding,)
     if keeper is None:
         return
+    under_mps, told = try_mps_on(keeper, held, mps)
+    yard.engine.findings = (finding, told)
     inside = find_driver_inside(keeper, yard.simulated_cards, held)
 
     def enforce(runtime: Runtime) -> None:
@@ -136,13 +139,18 @@ def enforce_slices(yard: Yard, state: Path) -> None:
         if isinstance(runtime, ProcessRuntime):
             runtime.enforce(keeper)
             yard.engine.shim_cards["process"] = held
+            yard.engine.mps_cards["process"] = under_mps
             yard.engine.probes["process"] = str(keeper.libraries / PROBE)
         elif isinstance(runtime, ContainerRuntime) and inside is not None:
             runtime.enforce(keeper, inside)
             yard.engine.shim_cards["container"] = held & inside.cards
+            yard.engine.mps_cards["container"] = under_mps & inside.cards
             yard.engine.probes["container"] = str(LIBRARIES_INSIDE / PROBE)
 
     yard.engine.strangers = keeper.strangers
+    yard.engine.watch_mps = keeper.watch_mps
+    yard.engine.multiprocessors = keeper.multiprocessors
+    yard.engine.on_close(keeper.end_mps)
     yard.engine.on_each_runtime(enforce)
 
 
@@ -178,7 +186,9 @@ def try_slices(
         return None, frozenset(), Finding("slices", None, {"detail": "AMD"})
     try:
         keeper = SliceKeeper(state / "slices", _emulator(cards, state) if simulated else real_driver())
-        told = try_ways(keeper, [card.uuid for card in cards])
+        under_mps = set(keeper.ceilings())  # by an earlier yard, whose programs run on: nobody else could open them
+        told = try_ways(keeper, [card.uuid for card in cards if card.uuid not in under_mps])
+        told |= dict.fromkeys(under_mps.intersection(card.uuid for card in cards))
     except (YardError, ValueError, OSError) as error:
         reason = str(error.params.get("reason", error.code)) if isinstance(error, YardError) else str(error)
         return None, frozenset(), Finding("slices", False, {"detail": reason})
@@ -188,11 +198,31 @@ def try_slices(
     return keeper, held, Finding("slices", bool(held), params)
 
 
+def try_mps_on(keeper: SliceKeeper, cards: frozenset[str], wanted: bool) -> tuple[frozenset[str], Finding]:
+    """On which of these cards MPS holds slices, and what the doctor says of it. It is tried where it is wanted, and on
+    cards that an earlier yard left under it: their programs run on."""
+    from gpuyard.hardware.probe import Finding
+    from gpuyard.slicing.mps_trial import try_mps
+
+    left = frozenset(keeper.ceilings()) & cards
+    if keeper.mps is None:
+        detail = "nvidia-cuda-mps-control is not on this machine"
+        return left, Finding("mps", False if wanted else None, {"detail": detail})
+    if not wanted and not left:
+        return left, Finding("mps", None, {"detail": "it was not asked for (--mps)"})
+    told = try_mps(keeper, sorted(cards if wanted else left))
+    held = frozenset(uuid for uuid, why in told.items() if why is None)
+    detail = "; ".join(sorted({why for why in told.values() if why is not None}))
+    if held:
+        return held | left, Finding("mps", True, {"cards": len(held), "detail": f" ({detail})" if detail else ""})
+    return left, Finding("mps", False, {"detail": detail or "there is no card"})
+
+
 def _emulator(cards: Sequence[Card], state: Path) -> Driver:
     """The driver emulator with these simulated cards. Raises ValueError where it has no such cards, or not so many."""
     from dataclasses import replace
 
-    from gpuyard.slicing.keeper import Driver
+    from gpuyard.slicing.drivers import Driver
     from gpuyard.testing import Machine
     from gpuyard.testing.specs import parse
 
@@ -207,16 +237,18 @@ def _emulator(cards: Sequence[Card], state: Path) -> Driver:
         context_bytes=400 << 20,
         turn_ns=0,
         files={"GPUYARD_EMULATOR": machine.path},
+        mps_control=machine.mps_control,
     )
 
 
 def real_driver() -> Driver:
     """This machine's driver, as its linker finds it; another process loads it. Raises OSError where there is none."""
+    import shutil
     import subprocess
     from dataclasses import replace
 
     from gpuyard.slicing.context_cost import measured_context_bytes
-    from gpuyard.slicing.keeper import Driver
+    from gpuyard.slicing.drivers import Driver
 
     program = "import ctypes; ctypes.CDLL('libcuda.so.1'); print(open('/proc/self/maps').read())"
     done = subprocess.run(  # noqa: S603 - this very Python
@@ -226,5 +258,6 @@ def real_driver() -> Driver:
     if cuda is None:
         raise OSError("libcuda.so.1")
     nvml = Path(cuda).with_name("libnvidia-ml.so.1")
-    bare = Driver(Path(cuda), nvml if nvml.exists() else None)
+    control = shutil.which("nvidia-cuda-mps-control")
+    bare = Driver(Path(cuda), nvml if nvml.exists() else None, mps_control=Path(control) if control else None)
     return replace(bare, context_bytes=measured_context_bytes(bare))

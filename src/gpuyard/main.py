@@ -218,7 +218,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
         card_activity=dict if simulated else nvidia_activity,
         stripe_secret=os.environ.get("GPUYARD_STRIPE_WEBHOOK_SECRET") or None,
     )
-    enforce_slices(yard, state)
+    enforce_slices(yard, state, options.mps)
     update_fleet(yard, clock.now_us())
     return yard
 
@@ -323,7 +323,7 @@ def doctor(options: UpOptions) -> DoctorReport:
     import shutil
     import tempfile
 
-    from gpuyard.adapters import find_driver_inside, try_slices
+    from gpuyard.adapters import find_driver_inside, try_mps_on, try_slices
     from gpuyard.engines.container.sockets import find_socket
     from gpuyard.hardware.probe import Finding
     from gpuyard.hardware.simulated import SimulatedProbe
@@ -340,11 +340,14 @@ def doctor(options: UpOptions) -> DoctorReport:
     findings.append(Finding("docker", engine is not None and not engine.podman))
     kind = options.runtime if options.runtime != "auto" else "process"
     cards = [card for node in report.nodes for card in node.cards]
-    shim: frozenset[str] = frozenset()
+    shim, mps = frozenset[str](), frozenset[str]()
     if cards and kind != "simulated":
         with tempfile.TemporaryDirectory() as scratch:
             keeper, shim, finding = try_slices(cards, Path(scratch), options.simulate is not None)
-        findings.append(finding)
+            findings.append(finding)
+            if keeper is not None:
+                mps, finding = try_mps_on(keeper, shim, options.mps)
+                findings.append(finding)
         if kind == "container":
             inside = find_driver_inside(keeper, options.simulate is not None, shim) if keeper is not None else None
             shim &= inside.cards if inside is not None else frozenset()
@@ -363,7 +366,7 @@ def doctor(options: UpOptions) -> DoctorReport:
                         "not_protected": list(verdict.not_protected),
                     }
                     for name, parts in (("full", 1), ("fraction", 2))
-                    for verdict in [guarantee(card, SliceShape.fraction(card.memory_bytes, parts), kind, shim)]
+                    for verdict in [guarantee(card, SliceShape.fraction(card.memory_bytes, parts), kind, shim, mps)]
                 ],
             }
             for card in cards

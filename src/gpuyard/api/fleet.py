@@ -119,9 +119,8 @@ _WORD = {True: "ok", False: "missing", None: "unknown"}
 
 
 def _guarantee(card: Card, parts: int, name: str, engine: LocalEngine, language: str) -> views.View:
-    verdict = guarantee(
-        card, SliceShape.fraction(card.memory_bytes, parts), engine.default, engine.shim_on(engine.default)
-    )
+    kind, shape = engine.default, SliceShape.fraction(card.memory_bytes, parts)
+    verdict = guarantee(card, shape, kind, engine.shim_on(kind), engine.mps_on(kind))
     return {
         "shape": name,
         "guarantee": verdict.guarantee.value,

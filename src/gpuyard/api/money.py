@@ -20,7 +20,7 @@ from gpuyard.model.errors import YardError
 from gpuyard.model.states import LeaseState
 from gpuyard.model.times import day_of, from_text, to_text
 from gpuyard.model.units import format_money
-from gpuyard.store import leases, meters
+from gpuyard.store import leases, meters, workloads
 
 router = APIRouter(tags=["money"])
 
@@ -43,8 +43,11 @@ async def list_leases(
         caller.must(Action.READ, scope)
         with caller.yard.store.read() as c:
             found = leases.page(c, scope, state, limit, before[0] if before else None)
+            owners = [workloads.get(c, workload_id) for workload_id in {lease.workload_id for lease in found}]
+        runtimes = {owner.id: owner.runtime for owner in owners if owner is not None}
         more = encode_cursor("leases", found[-1].id) if len(found) == limit else None
-        return page([views.lease_view(lease, caller.language) for lease in found], more)
+        told = [views.lease_view(one, runtimes.get(one.workload_id, "--"), caller.language) for one in found]
+        return page(told, more)
 
     return await caller.read(work)
 

@@ -16,8 +16,8 @@ from gpuyard.api.rendering import answer
 from gpuyard.engines.runtime import Session
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import Lease
-from gpuyard.model.slices import Guarantee
 from gpuyard.model.workloads import Workload
+from gpuyard.slicing.keeper import enforced
 from gpuyard.slicing.verify import TRY_MILLISECONDS, judge
 
 router = APIRouter(tags=["inside"])
@@ -42,7 +42,7 @@ async def verify(
         raise YardError("verify_failed", reason=f"{_TIMEOUT_S:g} s") from None
     finally:
         await session.close()
-    checks = judge(lease.slices, printed)
+    checks = judge(lease.slices, printed, caller.yard.engine.multiprocessors)
     return answer(
         {
             "workload": found.name,
@@ -83,7 +83,7 @@ def _enforced(caller: Asking, workload: str, replica: int | None, tenant: str | 
     for lease in held:
         if replica in (None, lease.replica) and lease.state == "active":
             levels = {cut.guarantee for cut in lease.slices}
-            if levels != {Guarantee.COOPERATIVE}:
+            if not levels or not all(enforced(level) for level in levels):
                 told = ", ".join(sorted(level.value for level in levels)) or "--"
                 raise YardError("nothing_to_verify", workload=found.name, guarantee=told)
             return found, lease

@@ -11,22 +11,16 @@ from gpuyard.model.events import Event
 from gpuyard.model.fleet import Card, Node
 from gpuyard.model.leases import Interval, Lease
 from gpuyard.model.offers import Offer
-from gpuyard.model.slices import Guarantee
 from gpuyard.model.times import to_text
 from gpuyard.model.units import SECOND_US, SHARE_WHOLE_PPM, format_money, format_price, format_share, format_size
 from gpuyard.model.workloads import Workload, WorkloadSpec
+from gpuyard.slicing.ladder import left_open
 from gpuyard.texts import reason_text, text
 
 View = dict[str, object]
 ABSENT = "--"
 # What keeps a workload waiting although no node was asked.
 _HOLDS = frozenset({"quota", "spot_room", "queued"})
-
-# What a slice is not protected against, by the guarantee that it was granted under.
-NOT_PROTECTED: Mapping[Guarantee, tuple[str, ...]] = {
-    Guarantee.EXCLUSIVE: ("outside",),
-    Guarantee.NONE: ("memory", "compute", "faults", "device"),
-}
 
 
 def reason_view(reason: str | None, params: Mapping[str, object], language: str) -> str | None:
@@ -82,7 +76,8 @@ def isolation_view(isolation: Isolation, language: str) -> View:
     }
 
 
-def lease_view(lease: Lease, language: str) -> View:
+def lease_view(lease: Lease, runtime: str, language: str) -> View:
+    """`runtime`: the one that runs the lease's workload."""
     return {
         "id": lease.id,
         "workload_id": lease.workload_id,
@@ -100,7 +95,7 @@ def lease_view(lease: Lease, language: str) -> View:
                 "memory_bytes": cut.shape.memory_bytes,
                 "compute_ppm": cut.shape.compute_ppm,
                 "guarantee": cut.guarantee.value,
-                "not_protected": [text(f"guarantee.{key}", language) for key in NOT_PROTECTED.get(cut.guarantee, ())],
+                "not_protected": [text(f"guarantee.{key}", language) for key in left_open(cut.guarantee, runtime)],
             }
             for cut in lease.slices
         ],
@@ -131,7 +126,7 @@ def workload_view(yard: Yard, workload: Workload, leases: Sequence[Lease], langu
         "runtime": workload.runtime,
         "isolation": isolation_view(isolation, language) if isolation else {"enforces": [], "not_protected": []},
         "spec": spec_view(workload.spec),
-        "leases": [lease_view(lease, language) for lease in leases],
+        "leases": [lease_view(lease, workload.runtime, language) for lease in leases],
         "endpoints": endpoints(leases, yard.seen),
         "created_at": to_text(workload.created_us),
         "updated_at": to_text(workload.updated_us),

@@ -21,6 +21,7 @@ class UpOptions:
     price_book: Path | None = None
     runtime: str = "auto"
     on_escape: str = "notice"  # or stop: end programs that go around their slice
+    mps: bool = False  # whether NVIDIA's Multi-Process Service holds slices besides our library
     spot_notice_us: int = 120_000_000
     spot_minimum_run_us: int = 600_000_000
     tax_table: Path | None = None

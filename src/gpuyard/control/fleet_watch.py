@@ -27,9 +27,7 @@ def update_fleet(yard: Yard, now_us: int) -> None:
         with yard.store.read() as c:
             known = {node.name: node for node in fleet.nodes(c)}
     if not yard.roster.nodes:
-        yard.roster = Roster.of(
-            list(known.values()), yard.book, yard.engine.default, yard.engine.shim_on(yard.engine.default)
-        )
+        yard.roster = _roster(yard, list(known.values()))
     if all(_same(node, known.get(name)) for name, node in found.items()) and all(
         name in found or node.state is NodeState.LOST for name, node in known.items()
     ):
@@ -44,7 +42,12 @@ def update_fleet(yard: Yard, now_us: int) -> None:
             events.append(c, told)
         fleet.advance(c, fleet.version(c))
         nodes = fleet.nodes(c)
-    yard.roster = Roster.of(nodes, yard.book, yard.engine.default, yard.engine.shim_on(yard.engine.default))
+    yard.roster = _roster(yard, nodes)
+
+
+def _roster(yard: Yard, nodes: list[Node]) -> Roster:
+    kind = yard.engine.default
+    return Roster.of(nodes, yard.book, kind, yard.engine.shim_on(kind), yard.engine.mps_on(kind))
 
 
 def _same(node: Node, known: Node | None) -> bool:

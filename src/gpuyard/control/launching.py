@@ -20,11 +20,13 @@ from gpuyard.model.errors import YardError
 from gpuyard.model.events import Event
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.names import check_name, new_id
+from gpuyard.model.slices import Guarantee
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Tenant
 from gpuyard.model.units import format_size
-from gpuyard.model.workloads import Desired, Mount, RestartPolicy, Workload, WorkloadKind, WorkloadSpec
+from gpuyard.model.workloads import Desired, Mount, RestartPolicy, SliceRequest, Workload, WorkloadKind, WorkloadSpec
 from gpuyard.scheduling.plan import Plan
+from gpuyard.slicing.ladder import guarantee
 from gpuyard.store import events, idempotency, leases, shares, workloads
 
 DEFAULT_DISK_BYTES = 10 << 30
@@ -93,6 +95,7 @@ def prepare(yard: Yard, wish: Launch) -> Prepared:
         command = ("sleep", "infinity")
     slices, allowance = resolve(yard, wish.slices, wish.option)
     runtime = yard.engine.choose(wish.runtime, reference)
+    _check_one_card_under_mps(yard, slices, runtime.kind)
     spec = WorkloadSpec(
         kind=wish.kind,
         command=command,
@@ -126,6 +129,16 @@ def _image(wish: Launch) -> tuple[str | None, tuple[int, ...]]:
     row = images.load().get(wish.image)
     ports = row.ports if row is not None and wish.kind is not WorkloadKind.JOB else ()
     return images.resolve(wish.image), ports
+
+
+def _check_one_card_under_mps(yard: Yard, slices: SliceRequest, kind: str) -> None:
+    """A program is the client of one MPS daemon, and each card has its own. Raises YardError `mps_one_card`."""
+    shim, mps = yard.engine.shim_on(kind), yard.engine.mps_on(kind)
+    for card in yard.roster.cards if slices.count > 1 and mps else ():
+        if slices.card_model not in (None, card.model):
+            continue
+        if guarantee(card, slices.shape, kind, shim, mps).guarantee is Guarantee.MPS:
+            raise YardError("mps_one_card", count=slices.count, model=card.model)
 
 
 def _limit(what: str, wanted: int | None, allowed: int, show: Callable[[int], str]) -> int:

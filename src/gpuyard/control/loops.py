@@ -21,6 +21,7 @@ from gpuyard.control.invoicing import issue_monthly
 from gpuyard.control.learning import learn_demand, recall_arrivals
 from gpuyard.control.money_watch import MoneyWatch
 from gpuyard.control.moving import EMPTY_NODES_EVERY_US, empty_nodes, finish_moves, move_for_the_waiting
+from gpuyard.control.mps_watch import look_after_mps
 from gpuyard.control.placement import place
 from gpuyard.control.price_watch import follow_prices
 from gpuyard.control.reading import Reading, read
@@ -83,6 +84,7 @@ class Loops:
             fleet_watch.update_fleet(self.yard, now.at_us)
             self._next_fleet_us = now.at_us + FLEET_EVERY_US
         self._money.look(now.at_us)
+        look_after_mps(self.yard, now.at_us)
         if now.at_us >= self._next_escapes_us:
             self._escapes.look(now.at_us)
             self._next_escapes_us = now.at_us + ESCAPES_EVERY_US

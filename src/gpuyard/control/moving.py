@@ -212,11 +212,11 @@ def _held(c: Connection, lease: Lease, node: str) -> Place:
 
 
 def _target(yard: Yard, snapshot: Snapshot, relocation: Relocation, seen: Running, workload: Workload) -> Place:
-    shim = yard.engine.shim_on(workload.runtime)
+    shim, mps = yard.engine.shim_on(workload.runtime), yard.engine.mps_on(workload.runtime)
     cards = [card for uuid in relocation.card_uuids if (card := yard.roster.card(uuid)) is not None]
     if len(cards) != len(relocation.card_uuids):
         raise StaleError(relocation.lease_id)
-    levels = ((card.uuid, guarantee(card, seen.shape, workload.runtime, shim).guarantee) for card in cards)
+    levels = ((card.uuid, guarantee(card, seen.shape, workload.runtime, shim, mps).guarantee) for card in cards)
     node = next(node for node in snapshot.nodes if node.name == relocation.node)
     return Place(relocation.node, tuple(levels), near_cpus(node, relocation.card_uuids))
 

@@ -166,8 +166,8 @@ def _grant(
 ) -> list[Event]:
     shape = workload.spec.slices.shape
     cards = [card for uuid in placement.card_uuids if (card := yard.roster.card(uuid)) is not None]
-    shim = yard.engine.shim_on(workload.runtime)
-    levels = {card.uuid: guarantee(card, shape, workload.runtime, shim).guarantee for card in cards}
+    shim, mps = yard.engine.shim_on(workload.runtime), yard.engine.mps_on(workload.runtime)
+    levels = {card.uuid: guarantee(card, shape, workload.runtime, shim, mps).guarantee for card in cards}
     cut = tuple(Slice(lease.id, card.uuid, shape, levels[card.uuid]) for card in cards)
     spot = lease.option is PurchaseOption.SPOT
     price = sum(yard.book.price_nano(card.model, shape.share_of_card_ppm(card.memory_bytes), spot) for card in cards)

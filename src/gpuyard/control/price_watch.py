@@ -16,8 +16,7 @@ def follow_prices(yard: Yard, now_us: int) -> None:
     if book is yard.book:
         return
     yard.book = book
-    yard.roster = Roster.of(
-        list(yard.roster.nodes), book, yard.engine.default, yard.engine.shim_on(yard.engine.default)
-    )
+    kind = yard.engine.default
+    yard.roster = Roster.of(list(yard.roster.nodes), book, kind, yard.engine.shim_on(kind), yard.engine.mps_on(kind))
     with yard.store.write() as c:
         events.append(c, [Event("prices.changed", book.version, now_us, data={"currency": book.currency})])

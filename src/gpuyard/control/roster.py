@@ -24,11 +24,21 @@ class Roster:
     offers: tuple[Offer, ...] = ()  # without how many are available
 
     @classmethod
-    def of(cls, nodes: list[Node], book: PriceBook, runtime_kind: str, shim: frozenset[str] = frozenset()) -> Roster:
-        """The roster of these nodes, with what is offered when `runtime_kind` runs it; `shim` as the ladder has it."""
+    def of(
+        cls,
+        nodes: list[Node],
+        book: PriceBook,
+        runtime_kind: str,
+        shim: frozenset[str] = frozenset(),
+        mps: frozenset[str] = frozenset(),
+    ) -> Roster:
+        """The roster of these nodes, with what is offered when `runtime_kind` runs it; `shim` and `mps` as the ladder
+        has them."""
         here = [node for node in nodes if node.state is not NodeState.LOST]
         cards = [card for node in here for card in node.cards if card.state is not CardState.MISSING]
-        offers = catalog_offers.make(cards, here, book, lambda card, shape: guarantee(card, shape, runtime_kind, shim))
+        offers = catalog_offers.make(
+            cards, here, book, lambda card, shape: guarantee(card, shape, runtime_kind, shim, mps)
+        )
         return cls(
             nodes=tuple(nodes),
             cards=tuple(cards),

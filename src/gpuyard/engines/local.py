@@ -10,6 +10,7 @@ from gpuyard.engines.runtime import Isolation, Observation, Runtime
 from gpuyard.hardware.probe import Finding
 from gpuyard.model.errors import YardError
 from gpuyard.slicing.escape import Stranger
+from gpuyard.slicing.mps import Restart
 
 HOST_IMAGE = "host"
 
@@ -25,6 +26,9 @@ class LocalEngine:
         self.default = default
         # By runtime, the cards on which our library was seen to keep units to their slices.
         self.shim_cards: dict[str, frozenset[str]] = {}
+        self.mps_cards: dict[str, frozenset[str]] = {}  # those on which MPS was seen to hold them besides
+        self.multiprocessors: Mapping[str, int] = {}  # of each card, where it matters
+        self.watch_mps: Callable[[], Sequence[Restart]] = tuple  # looks after MPS's daemons; those that had died
         self.findings: tuple[Finding, ...] = ()  # what the runtimes found of this machine
         self.strangers: Callable[[], Sequence[Stranger]] = tuple  # who uses a card past its slice, as seen now
         # By runtime, the program inside of units that tries what their slices hold.
@@ -37,6 +41,10 @@ class LocalEngine:
     def shim_on(self, kind: str) -> frozenset[str]:
         """The cards (by UUID) on which our library keeps units of that runtime to their slices."""
         return self.shim_cards.get(kind, frozenset())
+
+    def mps_on(self, kind: str) -> frozenset[str]:
+        """The cards (by UUID) on which MPS holds units of that runtime to their slices."""
+        return self.mps_cards.get(kind, frozenset())
 
     def on_each_runtime(self, prepare: Callable[[Runtime], None]) -> None:
         """Does this with every runtime that is here, and with each that joins later before it runs anything."""
@@ -57,6 +65,10 @@ class LocalEngine:
         """Ends the services that were started for the runtimes. Units run on, and are found again."""
         while self._closers:
             self._closers.pop()()
+
+    def on_close(self, close: Callable[[], None]) -> None:
+        """Does this too when the services end."""
+        self._closers.append(close)
 
     def isolation(self, kind: str) -> Isolation | None:
         """What a runtime isolates, as found when it was first asked; None for one that is not here."""

@@ -70,6 +70,7 @@ TARGETS: Final = (
 
 
 PROBE: Final = "gpuyard-verify"  # beside the shim's libraries: a program that tries what a slice holds
+MPS_CONTROL: Final = "nvidia-cuda-mps-control"  # beside the emulator's: what the driver's program of that name is
 
 
 def built() -> Path:
@@ -106,6 +107,7 @@ def build(out: Path, compiler: Sequence[str], machine: str) -> None:
     for target in TARGETS:
         _build_target(target, out, generated, compiler, machine)
     _build_probe(out / TARGETS[0].folder / PROBE, compiler)
+    _build_mps_control(out / "emulator" / MPS_CONTROL, generated, compiler)
     shutil.rmtree(generated)
 
 
@@ -138,6 +140,15 @@ def _build_probe(out: Path, compiler: Sequence[str]) -> None:
     source = NATIVE / "probe" / "verify.c"
     subprocess.run(  # noqa: S603 - as above
         [*compiler, "-std=gnu11", "-O2", "-Wall", str(source), "-o", str(out), "-ldl"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def _build_mps_control(out: Path, generated: Path, compiler: Sequence[str]) -> None:
+    folder = NATIVE / "emulator"
+    sources = [folder / "mps_control.c", *sorted(folder.glob("device*.c"))]
+    subprocess.run(  # noqa: S603 - as above
+        [*compiler, *_FLAGS, f"-I{generated}", f"-I{folder}", *map(str, sources), "-o", str(out), "-lpthread", "-lrt"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import Final
 
-from gpuyard.slicing.keeper import CONTEXT_BYTES, Driver
+from gpuyard.slicing.drivers import CONTEXT_BYTES, Driver
 
 _TIMEOUT_S: Final = 60
 _GRAIN: Final = 1 << 20

@@ -6,8 +6,9 @@ import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Final
 
 from gpuyard.model.errors import YardError
@@ -16,12 +17,16 @@ from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.slicing import building
 from gpuyard.slicing.cdi import BindMount, DriverInside, Library
 from gpuyard.slicing.device_files import openers
+from gpuyard.slicing.drivers import Driver
 from gpuyard.slicing.escape import Stranger, card_look, strangers
 from gpuyard.slicing.ledger import Holder, Usage, reap, usage
+from gpuyard.slicing.mps import MpsCards, Restart
+from gpuyard.slicing.mps_daemon import Ceiling, allowed_multiprocessors
 from gpuyard.slicing.shared_files import (
     ComputeMode,
     SliceCard,
     SliceLimits,
+    cards_of,
     create_clock,
     create_ledger,
     forget_tenant,
@@ -31,32 +36,12 @@ from gpuyard.slicing.shared_files import (
 )
 
 VARIABLE: Final = "GPUYARD_SLICE"
-# What a context takes before a program allocates anything, where it cannot be measured: an H100 with driver 580 takes
-# 524 MiB.
-CONTEXT_BYTES: Final = 544 << 20
-# How long the driver lets one of several busy programs run before the next has its turn (its default time slice).
-TURN_NS: Final = 2_000_000
 _INSIDE: Final = Path("/run/gpuyard")  # where a container sees its slice
 LIBRARIES_INSIDE: Final = _INSIDE / "lib"
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - MPS's server and clients meet there too
 _CONTAINED: Final = "contained"  # marks the slices of containers
+_PRELOADED: Final = "preloaded"
 REAP_EVERY_NS: Final = 500_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """The driver's libraries on this machine, and what a program needs besides to use them. `files`: files that it
-    opens by the variable of that name (the emulator has one)."""
-
-    cuda: Path
-    nvml: Path | None
-    environment: Mapping[str, str] = field(default_factory=dict[str, str])
-    context_bytes: int = CONTEXT_BYTES
-    turn_ns: int = TURN_NS
-    files: Mapping[str, Path] = field(default_factory=dict[str, Path])
-
-    def variables(self) -> dict[str, str]:
-        """For programs of this machine that use the driver."""
-        return {**self.environment, **{name: str(file) for name, file in self.files.items()}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +64,33 @@ class SliceKeeper:
         self.driver = driver
         self._mode = mode
         self.libraries = building.built() / "shim"
-        # Where programs find the driver past the library path (an RPATH, a wrapper that sets the path anew), they are
-        # given the shim before anything else. It is then in every program of a unit, those without CUDA too.
-        self.preload = False
         self._reaped_ns = 0
+        # Cards under MPS, where this machine's driver has that; and how many multiprocessors cards have.
+        self.mps = MpsCards(root / "mps", driver, driver.mps_control) if driver.mps_control is not None else None
+        self.multiprocessors: dict[str, int] = {}
+        self._changing = RLock()  # who is under MPS
         (root / "clocks").mkdir(parents=True, exist_ok=True)
         for folder in (root, root / "clocks"):
             folder.chmod(0o755)  # tenants read what is theirs; the names below say nothing of anybody
 
+    @property
+    def preload(self) -> bool:
+        """Where programs find the driver past the library path (an RPATH, a wrapper that sets the path anew), they are
+        given the shim before anything else. It is then in every program of a unit, those without CUDA too."""
+        return (self._root / _PRELOADED).exists()
+
+    @preload.setter
+    def preload(self, wanted: bool) -> None:
+        if wanted:
+            (self._root / _PRELOADED).touch()
+        else:
+            (self._root / _PRELOADED).unlink(missing_ok=True)
+
     def for_process(self, unit: str, slices: Sequence[Slice]) -> Cut:
-        """Cuts the slices of a unit that runs as a plain process. Raises YardError `slice_refused`."""
+        """Cuts the slices of a unit that runs as a plain process.
+
+        Raises YardError `slice_refused`, and `mps_unavailable` where MPS must hold one and does not.
+        """
         folder = self._cut(unit, slices, self.driver.cuda, self.driver.nvml, None)
         paths = [str(self.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
         environment = {**self.driver.variables(), VARIABLE: str(folder / "slice")}
@@ -96,13 +98,16 @@ class SliceKeeper:
         if self.preload:
             names = [target.soname for target in building.TARGETS if target.folder == "shim"]
             environment["LD_PRELOAD"] = ":".join(str(self.libraries / name) for name in names)
+        for cut in slices:
+            if cut.guarantee is Guarantee.MPS and self.mps is not None:
+                environment.update(_ceiling(cut).variables(str(self.mps.pipes(cut.card_uuid))))
         return Cut(environment)
 
     def for_container(self, unit: str, slices: Sequence[Slice], driver: DriverInside) -> Cut:
         """Cuts the slices of a unit that runs in a container, where an engine puts the driver as `driver` says.
 
         The shim is mounted over the driver's own path, so that a program that opens it by that path meets the shim too;
-        the driver moves to a private one. Raises YardError `slice_refused`.
+        the driver moves to a private one. Raises YardError as `for_process` does.
         """
         cuda = Library(driver.cuda.here, _INSIDE / "driver" / "libcuda.so.1")
         nvml = driver.nvml and Library(driver.nvml.here, _INSIDE / "driver" / "libnvidia-ml.so.1")
@@ -118,10 +123,15 @@ class SliceKeeper:
             if private is not None and public is not None:
                 mounts.append(BindMount(private.here, private.inside, True))
                 mounts.append(BindMount(self.libraries / private.inside.name, public.inside, True))
-        for cut in slices:
-            if cut.shape.compute_ppm < SHARE_WHOLE_PPM:
-                mounts.append(BindMount(self._clock(cut.card_uuid), _INSIDE / "clocks" / cut.card_uuid, False))
         environment = {**self.driver.environment, VARIABLE: str(_INSIDE / "slice")}
+        for cut in slices:
+            clock = self._clock(unit, cut)
+            if clock is not None:
+                mounts.append(BindMount(clock, _INSIDE / "clocks" / cut.card_uuid, False))
+            if cut.guarantee is Guarantee.MPS and self.mps is not None:
+                mounts.append(BindMount(self.mps.pipes(cut.card_uuid), _INSIDE / "mps", False))
+                mounts.append(BindMount(SHARED_MEMORY, SHARED_MEMORY, False))
+                environment.update(_ceiling(cut).variables(str(_INSIDE / "mps")))
         for name, file in self.driver.files.items():
             mounts.append(BindMount(file, _INSIDE / file.name, False))
             environment[name] = str(_INSIDE / file.name)
@@ -152,10 +162,8 @@ class SliceKeeper:
         units = self.units()
         if not units:
             return ()
-        paths = [str(self.driver.cuda.parent), os.environ.get("LD_LIBRARY_PATH", "")]
-        library_path = {"LD_LIBRARY_PATH": ":".join(path for path in paths if path)}
         before, opened = self._holders(units), openers(units)
-        look = card_look({**self.driver.variables(), **library_path})
+        look = card_look(self.driver.bare())
         # What was allocated or freed while NVML was asked is in one of the two looks. A device is open in both: the
         # child of a program on a slice has it too, until it begins its own.
         opened = opened & openers(units) if look.device_tells else frozenset()
@@ -193,31 +201,109 @@ class SliceKeeper:
                 found[unit] = dead
         return found
 
+    def ceilings(self) -> dict[str, Ceiling]:
+        """The cards with slices under MPS, each with the most that one of them has."""
+        found: dict[str, Ceiling] = {}
+        for card in self._slice_cards():
+            if card.multiprocessors:
+                own = Ceiling(card.mps_ppm, card.memory_bytes)
+                found[card.uuid] = found.get(card.uuid, own).over(own)
+        return found
+
+    def cooperative_cards(self) -> frozenset[str]:
+        """The cards with slices that the library alone holds: their programs could not run beside MPS."""
+        return frozenset(card.uuid for card in self._slice_cards() if not card.multiprocessors)
+
+    def watch_mps(self) -> tuple[Restart, ...]:
+        """Looks after the daemons of all cards under MPS; what died and was started again."""
+        if self.mps is None or not self.mps.held():
+            return ()
+        with self._changing:
+            return self.mps.watch(self.ceilings())
+
+    def end_mps(self) -> None:
+        """At the yard's end: cards whose slices have all ended are put back. The daemons of others run on, as their
+        programs do, for the next yard to find."""
+        self.watch_mps()
+
+    def _slice_cards(self) -> list[SliceCard]:
+        found: list[SliceCard] = []
+        for unit in self.units():
+            with suppress(OSError):  # released meanwhile
+                found += cards_of(self._root / unit / "slice")
+        return found
+
     def _cut(self, unit: str, slices: Sequence[Slice], cuda: Path, nvml: Path | None, inside: Path | None) -> Path:
         folder = self._root / unit
         seen = inside or folder
-        cards: list[SliceCard] = []
-        for cut in slices:
-            whole = cut.shape.compute_ppm >= SHARE_WHOLE_PPM
-            clock = None if whole else self._clock(cut.card_uuid)
-            if clock is not None:
-                create_clock(clock)
-            placed = clock if inside is None or clock is None else inside / "clocks" / clock.name
-            # A slice that is smaller than a context holds none: its programs are told that there is no memory.
-            context, turn = min(self.driver.context_bytes, cut.shape.memory_bytes - 1), self.driver.turn_ns
-            memory, compute = cut.shape.memory_bytes, cut.shape.compute_ppm
-            cards.append(SliceCard(cut.card_uuid, memory, compute, context, self._mode, placed, turn))
-        limits = SliceLimits(unit, cards, seen / "ledger", cuda, nvml)
-        limits.check()
-        folder.mkdir(exist_ok=True, mode=0o755)
-        create_ledger(folder / "ledger")
-        write_slice_file(folder / "slice", limits)
+        with self._changing:
+            self._hold_by_mps(unit, slices)
+            clocks = [self._clock(unit, cut) for cut in slices]
+            cards: list[SliceCard] = []
+            for cut, clock in zip(slices, clocks, strict=True):
+                placed = clock if inside is None or clock is None else inside / "clocks" / cut.card_uuid
+                cards.append(self._card(cut, placed))
+            limits = SliceLimits(unit, cards, seen / "ledger", cuda, nvml)
+            limits.check()
+            folder.mkdir(exist_ok=True, mode=0o755)
+            for clock in clocks:
+                if clock is not None:
+                    create_clock(clock)
+            create_ledger(folder / "ledger")
+            write_slice_file(folder / "slice", limits)
         return folder
 
-    def _clock(self, card_uuid: str) -> Path:
-        return self._root / "clocks" / card_uuid
+    def _card(self, cut: Slice, clock: Path | None) -> SliceCard:
+        # A slice that is smaller than a context holds none: its programs are told that there is no memory.
+        memory = cut.shape.memory_bytes
+        context, turn = min(self.driver.context_bytes, memory - 1), self.driver.turn_ns
+        if cut.guarantee is not Guarantee.MPS:
+            return SliceCard(cut.card_uuid, memory, cut.shape.compute_ppm, context, self._mode, clock, turn)
+        # Its multiprocessors are its own, and its programs share the time of those. They take no turns with others.
+        own = allowed_multiprocessors(self.multiprocessors[cut.card_uuid], cut.shape.compute_ppm)
+        whole, cap, share = SHARE_WHOLE_PPM, ComputeMode.CAP, cut.shape.compute_ppm
+        return SliceCard(cut.card_uuid, memory, whole, context, cap, clock, 0, own, share)
+
+    def _hold_by_mps(self, unit: str, slices: Sequence[Slice]) -> None:
+        """Raises YardError `mps_one_card` and `mps_unavailable`."""
+        held = [cut for cut in slices if cut.guarantee is Guarantee.MPS]
+        if not held:
+            self._put_back(slices)
+            return
+        if len(slices) > 1:
+            raise YardError("mps_one_card", count=len(slices), model=held[0].card_uuid)
+        cut = held[0]
+        if self.mps is None or cut.card_uuid not in self.multiprocessors:
+            raise YardError("mps_unavailable", card=cut.card_uuid, reason="MPS is not here, or was not seen to hold")
+        ceiling = _ceiling(cut)
+        others = self.ceilings().get(cut.card_uuid, ceiling)
+        try:
+            self.mps.hold(cut.card_uuid, ceiling.over(others))
+        except OSError as error:
+            raise YardError("mps_unavailable", card=cut.card_uuid, reason=f"{unit}: {error}") from error
+
+    def _put_back(self, slices: Sequence[Slice]) -> None:
+        """Cards that were under MPS until now are nobody else's: others could not open them."""
+        if self.mps is None:
+            return
+        for card in self.mps.held().intersection(cut.card_uuid for cut in slices) - set(self.ceilings()):
+            try:
+                self.mps.let_go(card)
+            except OSError as error:
+                raise YardError("mps_unavailable", card=card, reason=str(error)) from error
+
+    def _clock(self, unit: str, cut: Slice) -> Path | None:
+        """The clock that a slice's launches are measured by: the card's, or under MPS one of its own; None where they
+        are not."""
+        if cut.guarantee is Guarantee.MPS:
+            return self._root / unit / "clock"
+        return self._root / "clocks" / cut.card_uuid if cut.shape.compute_ppm < SHARE_WHOLE_PPM else None
+
+
+def _ceiling(cut: Slice) -> Ceiling:
+    return Ceiling(cut.shape.compute_ppm, cut.shape.memory_bytes)
 
 
 def enforced(level: Guarantee) -> bool:
-    """Whether a slice of this guarantee is cut by the shim."""
-    return level is Guarantee.COOPERATIVE
+    """Whether a slice of this guarantee is cut by the shim, alone or together with MPS."""
+    return level in (Guarantee.COOPERATIVE, Guarantee.MPS)

@@ -15,6 +15,9 @@ FAULTS: Final = "faults"  # a fault or reset of the card reaches everyone on it
 DEVICE: Final = "device"  # a unit may open cards that are not its own
 OUTSIDE: Final = "outside"  # programs that run outside the yard may open the card
 BYPASS: Final = "bypass"  # a program that means to can go around the library that keeps it to its slice
+MPS_BYPASS: Final = "mps_bypass"  # the same under MPS: what such a program may have is bounded, process by process
+MPS_FAULTS: Final = "mps_faults"  # one program's fatal fault ends all programs of the card's MPS server
+MPS_SHARED_MEMORY: Final = "mps_shared_memory"  # the machine's /dev/shm is open to containers under MPS
 BANDWIDTH: Final = "bandwidth"  # memory bandwidth, cache and power are shared by all on the card
 
 _SHARED: Final = (MEMORY, COMPUTE, FAULTS)
@@ -36,25 +39,47 @@ _OPEN_DEVICES: Final = GuaranteeVerdict(Guarantee.NONE, "process_opens_any_card"
 _SHIM: Final = GuaranteeVerdict(Guarantee.COOPERATIVE, "shim", (BYPASS, FAULTS, BANDWIDTH, DEVICE))
 _EMULATED: Final = GuaranteeVerdict(Guarantee.COOPERATIVE, "shim_emulated", (BYPASS, FAULTS, BANDWIDTH, DEVICE))
 _SHIM_CONTAINER: Final = GuaranteeVerdict(Guarantee.COOPERATIVE, "shim", (BYPASS, FAULTS, BANDWIDTH))
+_MPS: Final = GuaranteeVerdict(Guarantee.MPS, "mps_held", (MPS_BYPASS, MPS_FAULTS, BANDWIDTH, DEVICE))
+_MPS_EMULATED: Final = GuaranteeVerdict(Guarantee.MPS, "mps_emulated", _MPS.not_protected)
+_MPS_CONTAINER: Final = GuaranteeVerdict(
+    Guarantee.MPS, "mps_held", (MPS_BYPASS, MPS_FAULTS, BANDWIDTH, MPS_SHARED_MEMORY)
+)
 NOWHERE: Final[frozenset[str]] = frozenset()
 _WHOLE: Final = GuaranteeVerdict(Guarantee.EXCLUSIVE, "whole_card_withheld", (OUTSIDE,))
 
 
-def guarantee(card: Card, shape: SliceShape, runtime_kind: str, shim: frozenset[str] = NOWHERE) -> GuaranteeVerdict:
+def guarantee(
+    card: Card, shape: SliceShape, runtime_kind: str, shim: frozenset[str] = NOWHERE, mps: frozenset[str] = NOWHERE
+) -> GuaranteeVerdict:
     """Who enforces this shape on this card when `runtime_kind` (process, container, simulated) runs it.
 
-    `shim` holds the cards (by UUID) on which our library was seen to keep units of this runtime to their slices. A
-    whole real card is exclusive only where the runtime withholds all other cards from every unit, as a container given
-    one card by CDI is. Nothing else enforces fractions: memory and compute of a shared card are open to all on it.
+    `shim` holds the cards (by UUID) on which our library was seen to keep units of this runtime to their slices, `mps`
+    those where NVIDIA's Multi-Process Service was seen to hold them to their multiprocessors besides. A whole real card
+    is exclusive only where the runtime withholds all other cards from every unit, as a container given one card by CDI
+    is. Nothing else enforces fractions: memory and compute of a shared card are open to all on it.
     """
     withheld = runtime_kind == "container"
     held = runtime_kind in ("process", "container") and card.uuid in shim
+    whole = shape.is_whole(card.memory_bytes)
+    if held and not whole and card.uuid in mps:
+        return _MPS_CONTAINER if withheld else _MPS_EMULATED if card.simulated else _MPS
     if held and card.simulated:
         return _EMULATED
-    if held and not (withheld and shape.is_whole(card.memory_bytes)):
+    if held and not (withheld and whole):
         return _SHIM_CONTAINER if withheld else _SHIM
     if card.simulated or runtime_kind == "simulated":
         return _SIMULATED
-    if not shape.is_whole(card.memory_bytes):
+    if not whole:
         return _FRACTION_CONTAINER if withheld else _FRACTION
     return _WHOLE if withheld else _OPEN_DEVICES
+
+
+def left_open(level: Guarantee, runtime_kind: str) -> tuple[str, ...]:
+    """What a slice that was granted under this guarantee is not protected against where that runtime runs it."""
+    verdicts = {
+        Guarantee.EXCLUSIVE: (_WHOLE, _WHOLE),
+        Guarantee.MPS: (_MPS, _MPS_CONTAINER),
+        Guarantee.COOPERATIVE: (_SHIM, _SHIM_CONTAINER),
+    }
+    outside, inside = verdicts.get(level, (_FRACTION, _FRACTION_CONTAINER))
+    return (inside if runtime_kind == "container" else outside).not_protected

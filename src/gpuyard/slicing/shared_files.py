@@ -33,7 +33,9 @@ class ComputeMode(StrEnum):
 @dataclass(frozen=True, slots=True)
 class SliceCard:
     """One card of a slice. `context_bytes` is what a context takes there; `turn_ns` how long the driver lets one of
-    several busy programs run (0: all at once); `clock` is None at full compute."""
+    several busy programs run (0: all at once); `clock` is None at full compute. `multiprocessors`: how many of them MPS
+    lets a program of the slice see at most, 0 where MPS does not hold it; `clock` is then the slice's own, on which its
+    programs share the time of those."""
 
     uuid: str  # as NVML writes it, GPU-01234567-...
     memory_bytes: int
@@ -42,6 +44,8 @@ class SliceCard:
     mode: ComputeMode = ComputeMode.CAP
     clock: Path | None = None
     turn_ns: int = 0
+    multiprocessors: int = 0
+    mps_ppm: int = 0  # the share of the card that those are
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class SliceLimits:
             reason = f"turn {card.turn_ns} ns"
         elif not 0 < card.compute_ppm <= SHARE_WHOLE_PPM:
             reason = f"compute {card.compute_ppm} ppm"
-        elif card.clock is None and card.compute_ppm < SHARE_WHOLE_PPM:
+        elif card.clock is None and (card.compute_ppm < SHARE_WHOLE_PPM or card.multiprocessors):
             reason = "no clock"
         if reason is not None:
             raise YardError("slice_refused", slice=self.slice_id, reason=f"{card.uuid}: {reason}")
@@ -115,6 +119,8 @@ def encode(limits: SliceLimits) -> bytes:
             card_shape.write(buffer, "context_bytes", card.context_bytes, base=base)
             card_shape.write(buffer, "turn_ns", card.turn_ns, base=base)
             card_shape.write(buffer, "compute_ppm", card.compute_ppm, base=base)
+            card_shape.write(buffer, "multiprocessors", card.multiprocessors, base=base)
+            card_shape.write(buffer, "mps_ppm", card.mps_ppm, base=base)
             card_shape.write(buffer, "mode", constants[f"MODE_{card.mode.value.upper()}"], base=base)
             card_shape.write(buffer, "clock_path", str(card.clock or ""), base=base)
     except ValueError as error:
@@ -142,6 +148,21 @@ def is_slice_file(path: Path) -> bool:
     if len(content) != shape.size or shape.read(content, "magic") != layout().constants["SLICE_MAGIC"]:
         return False
     return shape.read(content, "version") == layout().constants["LAYOUT_VERSION"]
+
+
+def cards_of(path: Path) -> tuple[SliceCard, ...]:
+    """The cards that a slice file of ours names; none where it is not one of this version. Raises OSError."""
+    shape, one = layout().structs["slice_file"], layout().structs["slice_card"]
+    if not is_slice_file(path):
+        return ()
+    content, cards = path.read_bytes(), list[SliceCard]()
+    for index in range(shape.read(content, "card_count")):
+        base = shape.at("cards", index)
+        text = f"GPU-{uuid.UUID(bytes=one.read(content, 'uuid', base=base))}"
+        names = ("memory_bytes", "compute_ppm", "multiprocessors", "mps_ppm")
+        memory, compute, multiprocessors, share = (one.read(content, name, base=base) for name in names)
+        cards.append(SliceCard(text, memory, compute, multiprocessors=multiprocessors, mps_ppm=share))
+    return tuple(cards)
 
 
 def create_ledger(path: Path, mode: int = 0o666) -> None:

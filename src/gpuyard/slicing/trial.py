@@ -49,7 +49,9 @@ print(json.dumps([f"cuInit: {result}" if result else look(device) for device in 
 
 def try_ways(keeper: SliceKeeper, card_uuids: Sequence[str], python: str = sys.executable) -> dict[str, str | None]:
     """Why the shim does not hold on a card, by UUID; None where it does. Where it does not by the library path and does
-    by preloading, the keeper preloads it from now on."""
+    by preloading, the keeper preloads it from now on. Without a card to try it stays as it was found last."""
+    if not card_uuids:
+        return {}
     by_path = try_cards(keeper, card_uuids, python)
     if all(why is None for why in by_path.values()):
         return by_path

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 from gpuyard.model.errors import YardError
-from gpuyard.model.slices import Slice
+from gpuyard.model.slices import Guarantee, Slice
 from gpuyard.model.units import SHARE_WHOLE_PPM
+from gpuyard.slicing.mps_daemon import allowed_multiprocessors
 
 TRY_MILLISECONDS: Final = 2000
+NONE: Final[Mapping[str, int]] = MappingProxyType({})
 # What is measured over two seconds by the machine's clock is not exact: tokens saved up before, batches in flight, and
 # a machine that does other things meanwhile.
 TOLERANCE_PPM: Final = 40_000
@@ -19,10 +22,10 @@ TOLERANCE_PPM: Final = 40_000
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was tried. `limit` and `got` are bytes, parts per million or cards; `held` None: it could not be
-    tried on this driver."""
+    """One thing that was tried. `limit` and `got` are bytes, parts per million, cards or multiprocessors; `held` None:
+    it could not be tried on this driver."""
 
-    name: str  # shown, memory, compute, cards
+    name: str  # shown, memory, compute, cards, multiprocessors
     way: str
     card: str
     limit: int
@@ -30,8 +33,10 @@ class Check:
     held: bool | None
 
 
-def judge(slices: Sequence[Slice], printed: bytes) -> tuple[Check, ...]:
-    """What held. Raises YardError `verify_failed` where the program could not try anything, or did not say."""
+def judge(slices: Sequence[Slice], printed: bytes, multiprocessors: Mapping[str, int] = NONE) -> tuple[Check, ...]:
+    """What held; under MPS the share is judged by how many of a card's `multiprocessors` (by its UUID) a program gets.
+
+    Raises YardError `verify_failed` where the program could not try anything, or did not say."""
     report = _report(printed)
     if "error" in report:
         raise YardError("verify_failed", reason=str(report["error"])[:200])
@@ -43,17 +48,20 @@ def judge(slices: Sequence[Slice], printed: bytes) -> tuple[Check, ...]:
     for uuid, each in cut.items():
         if uuid not in seen:
             raise YardError("verify_failed", reason=f"{uuid}: not seen inside")
-        checks += _card(each, seen[uuid])
+        checks += _card(each, seen[uuid], multiprocessors.get(uuid))
     return tuple(checks)
 
 
-def _card(cut: Slice, told: Mapping[str, Any]) -> Iterator[Check]:
+def _card(cut: Slice, told: Mapping[str, Any], multiprocessors: int | None) -> Iterator[Check]:
     memory, share = cut.shape.memory_bytes, cut.shape.compute_ppm
     shown = int(told["shown_bytes"])
     yield Check("shown", "total", cut.card_uuid, memory, shown, shown <= memory)
     for way, got in told["granted_bytes"].items():
         yield Check("memory", way, cut.card_uuid, memory, got, None if got is None else got <= memory)
-    if share < SHARE_WHOLE_PPM:
+    if cut.guarantee is Guarantee.MPS:
+        got, most = int(told["multiprocessors"]), allowed_multiprocessors(multiprocessors or 0, share)
+        yield Check("multiprocessors", "all", cut.card_uuid, most, got, 0 < got <= most if multiprocessors else None)
+    elif share < SHARE_WHOLE_PPM:
         for way, got in told["measured_ppm"].items():
             held = None if got is None else got <= share + TOLERANCE_PPM
             yield Check("compute", way, cut.card_uuid, share, got, held)

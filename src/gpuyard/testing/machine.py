@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 from gpuyard.model.units import MIB
-from gpuyard.slicing.building import built
+from gpuyard.slicing.building import MPS_CONTROL, built
 from gpuyard.slicing.layout import Struct, layout
 from gpuyard.testing.specs import EmulatedCard, parse
 
@@ -170,12 +170,18 @@ class Machine:
         before = variables.get("LD_LIBRARY_PATH")
         variables["LD_LIBRARY_PATH"] = f"{self._libraries}:{before}" if before else str(self._libraries)
         variables["GPUYARD_EMULATOR"] = str(self.path)
+        variables["PATH"] = f"{self._libraries}:{variables.get('PATH', os.defpath)}"  # nvidia-cuda-mps-control
         return variables
 
     @property
     def libraries(self) -> Path:
         """The folder with the emulator's `libcuda.so.1` and `libnvidia-ml.so.1`."""
         return self._libraries
+
+    @property
+    def mps_control(self) -> Path:
+        """The program that starts MPS daemons for this machine's cards and commands them."""
+        return self._libraries / MPS_CONTROL
 
     @property
     def now_ns(self) -> int:

@@ -38,7 +38,7 @@ def _row(check: types.Check) -> tuple[object, ...]:
     def amount(value: int | None) -> str | None:
         if value is None:
             return None
-        return {"compute": share, "cards": str}.get(check["name"], size)(value)
+        return {"compute": share, "cards": str, "multiprocessors": str}.get(check["name"], size)(value)
 
     tried = t(f"verify.{check['name']}", way=check["way"])
     return tried, check["card"], amount(check["limit"]), amount(check["got"]), t(f"verify.{_WORD[check['held']]}_word")

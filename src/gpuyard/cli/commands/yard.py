@@ -36,6 +36,7 @@ def up(
     price_book: Annotated[Path | None, typer.Option(metavar="FILE", help=t("up.price_book"))] = None,
     runtime: Annotated[str, typer.Option(metavar="auto|process|container|simulated", help=t("up.runtime"))] = "auto",
     on_escape: Annotated[str, typer.Option(metavar="notice|stop", help=t("up.on_escape"))] = "notice",
+    mps: Annotated[bool, typer.Option("--mps", help=t("up.mps"))] = False,
     spot_notice: Annotated[str, typer.Option(metavar="TIME", help=t("up.spot_notice"))] = "120s",
     spot_minimum_run: Annotated[str, typer.Option(metavar="TIME", help=t("up.spot_minimum_run"))] = "10m",
     tax_table: Annotated[Path | None, typer.Option(metavar="FILE", help=t("up.tax_table"))] = None,
@@ -63,7 +64,8 @@ def up(
     url = database_url or os.environ.get("GPUYARD_DATABASE_URL")
     notice_us, minimum_us = parse_duration(spot_notice), parse_duration(spot_minimum_run)
     options = UpOptions(
-        folder, simulate, fleet, host, port, url, price_book, runtime, on_escape, notice_us, minimum_us, tax_table,
+        folder, simulate, fleet, host, port, url, price_book, runtime, on_escape, mps, notice_us, minimum_us,
+        tax_table,
         tls, tls_cert, tls_key, tuple(tls_name or ()), tuple(fetch_network or ()), plain_http,
         parse_window(moves_window), moves_an_hour, moves_of_tenant, use_target * 10_000,
     )  # fmt: skip
@@ -196,12 +198,13 @@ def status(state: State = None, as_json: AsJson = False) -> None:
 def doctor(
     simulate: Annotated[str | None, typer.Option(metavar="SPEC", help=t("up.simulate"))] = None,
     runtime: Annotated[str, typer.Option(metavar="auto|process|container", help=t("up.runtime"))] = "auto",
+    mps: Annotated[bool, typer.Option("--mps", help=t("doctor.mps"))] = False,
     as_json: AsJson = False,
 ) -> None:
     from gpuyard.texts import language_of_environment, text
 
     language = language_of_environment()
-    report = installed().doctor(UpOptions(Path(), simulate=simulate, runtime=runtime))
+    report = installed().doctor(UpOptions(Path(), simulate=simulate, runtime=runtime, mps=mps))
     findings, cards = report["findings"], report["cards"]
     if as_json:
         show_json(report)

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from gpuyard.engines.runtime import Unit
 from gpuyard.model.errors import YardError
-from gpuyard.model.slices import Guarantee, Slice
+from gpuyard.model.slices import Slice
 from gpuyard.slicing.cdi import device_name
+from gpuyard.slicing.keeper import enforced
 
 WORKSPACE: Final = "/workspace"
 LABEL_YARD: Final = "gpuyard.yard"
@@ -87,7 +88,7 @@ def environment(unit: Unit, host_ports: Mapping[int, int]) -> dict[str, str]:
 
 def slices_of(unit: Unit) -> list[Slice]:
     """Those slices that a library inside of the unit keeps it to."""
-    return [cut for cut in unit.slices if cut.guarantee is Guarantee.COOPERATIVE]
+    return [cut for cut in unit.slices if enforced(cut.guarantee)]
 
 
 def devices(unit: Unit) -> list[str]:

@@ -18,9 +18,8 @@ from gpuyard.engines.process.folders import COMPLAINT, LOG, Facts, UnitFolders
 from gpuyard.engines.process.records import Claim, End, Record, Start
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Unit, UnitState
 from gpuyard.model.errors import YardError
-from gpuyard.model.slices import Guarantee
 from gpuyard.model.times import Clock
-from gpuyard.slicing.keeper import SliceKeeper
+from gpuyard.slicing.keeper import SliceKeeper, enforced
 
 HOST_IMAGE: Final = "host"
 
@@ -47,7 +46,7 @@ class ProcessRuntime:
         self._lock = RLock()
 
     def enforce(self, slices: SliceKeeper) -> None:
-        """From now on cuts the slices of units whose guarantee is cooperative; gives back those that nobody has."""
+        """From now on cuts the slices of units that are enforced; gives back those that nobody has."""
         self._slices = slices
         for name in slices.units(contained=False) - set(self._folders.names()):
             slices.release(name)
@@ -119,7 +118,7 @@ class ProcessRuntime:
 
     def _with_slices(self, unit: Unit) -> Unit:
         """The unit with what its program needs to be kept to its slices."""
-        cut = [each for each in unit.slices if each.guarantee is Guarantee.COOPERATIVE]
+        cut = [each for each in unit.slices if enforced(each.guarantee)]
         if not cut:
             return unit
         if self._slices is None:  # its lease says that it is kept to its slice
@@ -132,6 +131,12 @@ class ProcessRuntime:
             mine.update({name: ":".join(both)} if both else {})
         secrets = {name: value for name, value in unit.secrets.items() if name not in mine}
         return replace(unit, environment={**unit.environment, **mine}, secrets=secrets)
+
+    def _end_slices(self, ended: Mapping[str, Observation]) -> None:
+        """Ends the slices of units that have ended: what a card was made to be for them is over with them."""
+        if self._slices is not None and ended:
+            for name in self._slices.units(contained=False).intersection(ended):
+                self._slices.release(name)
 
     def _reap_slices(self) -> None:
         """Gives back what programs held that died inside a unit that lives on."""
@@ -164,6 +169,7 @@ class ProcessRuntime:
                 if observation is not None:
                     seen[name] = observation
             self._ended = {name: each for name, each in seen.items() if each.state is UnitState.EXITED}
+            self._end_slices(self._ended)
             return seen
 
     def forget(self, name: str) -> None:

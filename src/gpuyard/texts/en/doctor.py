@@ -19,8 +19,8 @@ TEXTS: dict[str, str] = {
     "`nvidia-smi -i {card} -mig 0` to lease the card.",
     "doctor.card_model.missing": "The catalogue has no {reported} ({card}); it is listed as {model} and, without a "
     "price, not for rent.",
-    "doctor.memory_limits.ok": "The driver ({driver}) offers memory limits per cgroup; gpuyard does not set them yet.",
-    "doctor.memory_limits.missing": "The driver ({driver}) has no memory limits per cgroup: drivers from 615 on do.",
+    "doctor.memory_limits.ok": "The driver ({driver}) offers memory limits per cgroup. gpuyard does not set them, so no slice is reported as `kernel`.",
+    "doctor.memory_limits.missing": "The driver ({driver}) has no memory limits per cgroup, so no slice can be `kernel`: drivers from 615 on have them.",
     "doctor.memory_limits.unknown": "Whether the driver ({driver}) has memory limits per cgroup could not be told.",
     "doctor.simulated_cards.ok": "{count} simulated cards on {nodes} nodes: nothing on them is a real GPU.",
     "doctor.simulated_cards.missing": "The simulated fleet has {count} cards on {nodes} nodes: write a spec such as "

@@ -9,11 +9,7 @@ static CUresult make(uint32_t card, unsigned flags, handle *made) {
     gy_card *at = &gy_here->cards[card];
     if (at->lost) return (CUresult)at->lost;
     if (at->unplugged) return NO_DEVICE;
-    if (at->compute_mode == 2) return INVALID_DEVICE; /* prohibited */
-    for (uint32_t i = 0; at->compute_mode == 3 && i < gy_here->lane_high; i++) {
-        const gy_lane *lane = &gy_here->lanes[i];
-        if (lane->process && lane->card == card && lane->contexts && lane != gy_lane_if(card)) return INVALID_DEVICE;
-    }
+    if (!gy_may_open(card)) return DEVICE_UNAVAILABLE;
     if (!gy_reserve(card, at->context_bytes)) return OUT_OF_MEMORY;
     gy_lane_on(card)->contexts++;
     *made = gy_new(CONTEXT, card, NULL);

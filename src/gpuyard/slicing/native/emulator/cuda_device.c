@@ -112,7 +112,7 @@ static int attribute(const gy_card *card, int which) {
     case 13: return (int)card->boost_mhz * 1000;
     case 14: return 512;                                    /* texture alignment */
     case 15: case 31: case 32: case 40: case 41: return 1;  /* overlap, concurrent kernels, addressing */
-    case 16: return (int)card->multiprocessors;
+    case 16: return (int)gy_mps_multiprocessors(card);
     case 19: case 78: case 89: return 1;                    /* host mapping, stream priorities, managed access */
     case 20: return (int)card->compute_mode;
     case 33: return (int)card->pci_bus;
@@ -129,6 +129,7 @@ static int attribute(const gy_card *card, int which) {
     case 97: return 101376;                                 /* shared memory per block, on request */
     case 102: case 103: case 115: case 119: return 1;       /* VMM, handles by descriptor, pools */
     case 106: return card->major >= 9 ? 32 : 24;            /* blocks per multiprocessor */
+    case 133: return gy_mps_is_client();                   /* MPS */
     case 121: return 1;                                     /* handle types of pools */
     default: return 0;
     }

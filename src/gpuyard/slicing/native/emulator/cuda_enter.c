@@ -48,7 +48,7 @@ static void choose_devices(void) {
     uint32_t cards[GY_MAX_CARDS];
     int count = 0;
     for (uint32_t i = 0; i < gy_here->card_count; i++)
-        if (!gy_here->cards[i].unplugged) cards[count++] = i;
+        if (!gy_here->cards[i].unplugged && gy_mps_sees(i)) cards[count++] = i;
     const char *wish = getenv("CUDA_VISIBLE_DEVICES");
     gy_visible_count = 0;
     if (!wish) {
@@ -81,8 +81,10 @@ GY_API CUresult cuInit(unsigned flags) {
     if (!gy_open()) return NO_DEVICE;
     if (!watched) pthread_atfork(NULL, NULL, after_fork);
     watched = true;
+    uint32_t joined = initialized ? 0 : gy_mps_join();
     gy_lock();
     uint32_t result = gy_injected(__func__, UINT32_MAX);
+    if (!result) result = joined;
     if (!result && !initialized) choose_devices();
     if (!result && !gy_visible_count) result = NO_DEVICE;
     if (!result && gy_process() < 0) result = OUT_OF_MEMORY;
@@ -104,6 +106,8 @@ static CUresult enter(const char *function, bool needs_context) {
         const gy_card *card = &gy_here->cards[context->card];
         result = card->lost ? card->lost : card->unplugged ? LAUNCH_FAILED : 0;
     }
+    if (result) gy_mps_failed(result);
+    else result = gy_mps_trouble();
     if (result) gy_unlock();
     return (CUresult)result;
 }

@@ -39,6 +39,22 @@ void gy_leave_process(void);           /* gives everything of this process back 
 bool gy_reserve(uint32_t card, uint64_t bytes); /* false where the card is full */
 void gy_give_back(uint32_t card, uint64_t bytes);
 
+/* device_mps.c: the Multi-Process Service. With the lock held, but for the first four. */
+enum { GY_MPS_SERVER = 1, GY_MPS_CLIENT = 2 };
+int gy_mps_socket(const char *folder, const char *name, bool listens); /* -1 where there is none */
+bool gy_mps_ask(const char *folder, const char *name, const char *line, char *answer, size_t room);
+uint64_t gy_mps_bytes(const char *text);
+uint32_t gy_mps_join(void);            /* makes this process a client where a daemon answers; the CUDA error where it cannot be one */
+void gy_mps_enlist(int slot);          /* notes in this process's slot whose client it is */
+bool gy_mps_is_client(void);
+bool gy_mps_sees(uint32_t card);
+uint32_t gy_mps_rate(void);            /* its share of each card, in parts per million */
+uint64_t gy_mps_limit(uint32_t card);  /* bytes; 0: no limit */
+uint32_t gy_mps_multiprocessors(const gy_card *card); /* as this process sees them */
+uint32_t gy_mps_trouble(void);         /* what every call of a client answers whose server is gone, or failed */
+void gy_mps_failed(uint32_t result);   /* a client died of this, if it is an error that one dies of, and takes all others along */
+bool gy_may_open(uint32_t card);       /* whether the card's compute mode lets this process make a context */
+
 /* device_work.c: processor sharing. All with the lock held. */
 uint64_t gy_now(void);
 uint64_t gy_real_ns(void);

@@ -73,6 +73,7 @@ uint32_t gy_pid_here(int slot) {
 
 void gy_forget_slots(void) {
     own = -1;
+    gy_mps_forget();
     memset(own_lane, 0, sizeof own_lane);
 }
 
@@ -118,6 +119,7 @@ int gy_process(void) {
     own = slot;
     gy_here->processes[slot].start_time = start_time("self");
     gy_here->processes[slot].pid_namespace = pid_namespace("self");
+    gy_mps_enlist(slot);
     gy_here->processes[slot].pid = (uint32_t)getpid();
     if (gy_here->process_high <= (uint32_t)slot) gy_here->process_high = (uint32_t)slot + 1;
     gy_here->arrived++;
@@ -143,7 +145,7 @@ gy_lane *gy_lane_on(uint32_t card) {
     for (uint32_t i = 0; !lane && slot >= 0 && i < GY_EMULATOR_LANES; i++) {
         if (gy_here->lanes[i].process) continue;
         lane = &gy_here->lanes[i];
-        *lane = (gy_lane){.process = (uint32_t)slot + 1, .card = card};
+        *lane = (gy_lane){.process = (uint32_t)slot + 1, .card = card, .rate_ppm = gy_mps_rate(), .limit = gy_mps_limit(card)};
         own_lane[card] = (uint16_t)(i + 1);
         if (gy_here->lane_high <= i) gy_here->lane_high = i + 1;
     }
@@ -153,7 +155,7 @@ gy_lane *gy_lane_on(uint32_t card) {
 bool gy_reserve(uint32_t card, uint64_t bytes) {
     gy_card *at = &gy_here->cards[card];
     gy_lane *lane = gy_lane_on(card);
-    if (!lane) return false;
+    if (!lane || (lane->limit && (bytes > lane->limit || lane->used > lane->limit - bytes))) return false;
     if (bytes > at->total - at->used) gy_reap();
     if (bytes > at->total - at->used) {
         at->refused++;

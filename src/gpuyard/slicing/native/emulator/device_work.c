@@ -1,5 +1,6 @@
 /* Processor sharing: what every lane on a card gets of it, up to a moment. Without turns, k busy lanes advance at 1/k each,
- * which is what a card's own scheduler does to processes over anything longer than its time slice. */
+ * which is what a card's own scheduler does to processes over anything longer than its time slice. Clients of MPS run beside
+ * each other, each at its rate, or at its part of the card where the rates are more than the card. */
 #include "device_local.h"
 #include <time.h>
 
@@ -26,17 +27,67 @@ static uint32_t find_busy(uint32_t card) {
     return count;
 }
 
-/* A lane gets `step` device time from `from` on, one part in `k` of every moment, `ahead` of it already given. */
-static void give(gy_lane *lane, uint64_t step, uint64_t from, uint64_t k, uint64_t ahead) {
+/* How much longer than by itself a lane's work takes: `times` for every `in` of it. */
+struct stretch { uint64_t times, in; };
+
+static uint64_t stretched(uint64_t work, struct stretch by) {
+    return (uint64_t)(((unsigned __int128)work * by.times + by.in - 1) / by.in);
+}
+
+/* A lane gets `step` device time from `from` on, `ahead` of it already given. */
+static void give(gy_lane *lane, uint64_t step, uint64_t from, struct stretch by, uint64_t ahead) {
     uint64_t before = lane->done_ns;
     lane->done_ns += step;
     while (lane->head < lane->tail) {
         gy_mark *mark = gy_mark_of(lane, lane->head);
         if (mark->work_ns > lane->done_ns) break;
-        uint64_t part = mark->work_ns > before ? (mark->work_ns - before) * k : 0;
+        uint64_t part = mark->work_ns > before ? stretched(mark->work_ns - before, by) : 0;
         mark->at_ns = from + (part > ahead ? part - ahead : 0);
         lane->head++;
     }
+}
+
+/* The sum of what the busy lanes may have, at least the whole card; `even` where each may have all of it. */
+static uint64_t rates(uint32_t count, bool *even) {
+    uint64_t sum = 0;
+    *even = true;
+    for (uint32_t i = 0; i < count; i++) {
+        sum += gy_here->lanes[busy[i]].rate_ppm;
+        *even = *even && gy_here->lanes[busy[i]].rate_ppm == 1000000;
+    }
+    return sum > 1000000 ? sum : 1000000;
+}
+
+static struct stretch stretch_of(const gy_lane *lane, uint32_t count) {
+    bool even;
+    uint64_t sum = rates(count, &even);
+    return even ? (struct stretch){count, 1} : (struct stretch){sum, lane->rate_ppm};
+}
+
+static void share_by_rate(gy_card *card, uint32_t count, uint64_t now) {
+    uint64_t left = now - card->advanced_ns;
+    bool even = false;
+    card->remainder_ns = 0;
+    while (left && count && !even) {
+        uint64_t cost = left, sum = rates(count, &even);
+        for (uint32_t i = 0; i < count; i++) {
+            const gy_lane *lane = &gy_here->lanes[busy[i]];
+            uint64_t dry = stretched(lane->end_ns - lane->done_ns, (struct stretch){sum, lane->rate_ppm});
+            if (dry < cost) cost = dry;
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            gy_lane *lane = &gy_here->lanes[busy[i]];
+            unsigned __int128 due = (unsigned __int128)cost * lane->rate_ppm + lane->carry;
+            uint64_t step = (uint64_t)(due / sum), rest = lane->end_ns - lane->done_ns;
+            lane->carry = step < rest ? (uint64_t)(due % sum) : 0;
+            give(lane, step < rest ? step : rest, now - left, (struct stretch){sum, lane->rate_ppm}, 0);
+        }
+        left -= cost;
+        card->busy_ns += cost;
+        count = find_busy((uint32_t)(card - gy_here->cards));
+        rates(count, &even);
+    }
+    card->advanced_ns = now - left;
 }
 
 static void share_evenly(gy_card *card, uint32_t count, uint64_t now) {
@@ -54,7 +105,7 @@ static void share_evenly(gy_card *card, uint32_t count, uint64_t now) {
             cost = least * count - ahead;
             card->remainder_ns = 0;
         }
-        for (uint32_t i = 0; i < count; i++) give(&gy_here->lanes[busy[i]], step, now - left, count, ahead);
+        for (uint32_t i = 0; i < count; i++) give(&gy_here->lanes[busy[i]], step, now - left, (struct stretch){count, 1}, ahead);
         left -= cost;
         card->busy_ns += cost;
         count = find_busy((uint32_t)(card - gy_here->cards));
@@ -87,7 +138,7 @@ static void take_turns(gy_card *card, uint32_t count, uint64_t now) {
         gy_lane *lane = whose_turn(card, count);
         uint64_t step = turn_length(card, lane);
         if (step > left) step = left;
-        give(lane, step, now - left, 1, 0);
+        give(lane, step, now - left, (struct stretch){1, 1}, 0);
         card->turn_left_ns -= step;
         card->busy_ns += step;
         left -= step;
@@ -116,6 +167,9 @@ void gy_advance(uint64_t now) {
         gy_card *card = &gy_here->cards[i];
         if (now <= card->advanced_ns) continue;
         uint32_t count = find_busy(i);
+        bool even = true;
+        rates(count, &even);
+        if (!even && !gy_here->turn_ns) share_by_rate(card, count, now), count = find_busy(i);
         if (gy_here->turn_ns) take_turns(card, count, now);
         else share_evenly(card, count, now);
         measure(card, i, now);
@@ -150,7 +204,7 @@ uint64_t gy_next_change(uint64_t now) {
         }
         for (uint32_t i = 0; !gy_here->turn_ns && i < count; i++) {
             const gy_lane *lane = &gy_here->lanes[busy[i]];
-            uint64_t at = now + (lane->end_ns - lane->done_ns) * count - card->remainder_ns % count;
+            uint64_t at = now + stretched(lane->end_ns - lane->done_ns, stretch_of(lane, count)) - card->remainder_ns % count;
             if (at < earliest) earliest = at;
         }
     }
@@ -164,6 +218,6 @@ uint64_t gy_done_earliest(const gy_lane *lane, uint64_t mark, uint64_t now) {
     if (gy_done(lane, mark)) return now;
     uint32_t count = find_busy(lane->card);
     if (!count) return now;
-    if (!gy_here->turn_ns) return now + rest * count - card->remainder_ns % count;
+    if (!gy_here->turn_ns) return now + stretched(rest, stretch_of(lane, count)) - card->remainder_ns % count;
     return whose_turn(card, count) == lane ? now + rest : GY_FOREVER;
 }

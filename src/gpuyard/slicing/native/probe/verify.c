@@ -12,7 +12,7 @@
 typedef void *handle;
 typedef int (*call)();
 
-enum { BLOCKS = 4096, GRAIN = 2 << 20, KERNEL_NS = 200000, LAUNCHES = 32 };
+enum { BLOCKS = 4096, GRAIN = 2 << 20, KERNEL_NS = 200000, LAUNCHES = 32, MULTIPROCESSORS = 16 };
 
 /* Spins for KERNEL_NS by the card's own timer. Its name says so too, for a driver that only emulates it. */
 static const char kernel_image[] = ".version 6.0\n.target sm_50\n.address_size 64\n.visible .entry k_200000()\n{\n"
@@ -29,7 +29,7 @@ static call find(const char *name) {
 #define CALL(name, ...) find(#name)(__VA_ARGS__)
 
 static void fail(const char *what, int result) {
-    printf("{\"error\": \"%s: %d\"}\n", what, result);
+    printf("\n{\"error\": \"%s: %d\"}\n", what, result); /* a line of its own: others may have begun one */
     exit(1);
 }
 #define MUST(name, ...) do { int r_ = CALL(name, __VA_ARGS__); if (r_) fail(#name, r_); } while (0)
@@ -119,6 +119,7 @@ static void try_compute(const char *way, handle kernel, int (*launch)(handle), u
 static void try_card(int device, uint64_t ns) {
     unsigned char uuid[16];
     size_t left, total;
+    int multiprocessors = 0;
     handle context, module, kernel;
     const char *ways[] = {"plain", "managed", "async", "physical"};
     MUST(cuDeviceGetUuid, uuid, device);
@@ -127,7 +128,8 @@ static void try_card(int device, uint64_t ns) {
     MUST(cuMemGetInfo_v2, &left, &total);
     printf("%s{\"uuid\": \"GPU-", device ? ", " : "");
     for (int i = 0; i < 16; i++) printf(i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", uuid[i]);
-    printf("\", \"shown_bytes\": %zu, \"free_bytes\": %zu, \"granted_bytes\": {", total, left);
+    CALL(cuDeviceGetAttribute, &multiprocessors, MULTIPROCESSORS, device);
+    printf("\", \"multiprocessors\": %d, \"shown_bytes\": %zu, \"free_bytes\": %zu, \"granted_bytes\": {", multiprocessors, total, left);
     for (int i = 0; i < 4; i++) printf(i ? ", " : ""), try_memory(ways[i], device, total);
     printf("}, \"measured_ppm\": {");
     int result = CALL(cuModuleLoadData, &module, kernel_image);

@@ -2,6 +2,7 @@
 #include "shim.h"
 
 struct gy_slice_file gy_slice;
+static uid_t owner;
 
 uint64_t gy_fnv(const void *bytes, size_t count) {
     uint64_t hash = 0xcbf29ce484222325u;
@@ -29,7 +30,9 @@ static const char *check_cards(void) {
         if (card->turn_ns > 1000000000u) return "its turn is out of range";
         if (card->compute_ppm < 1 || card->compute_ppm > 1000000) return "its compute share is out of range";
         if (card->mode != GY_MODE_CAP && card->mode != GY_MODE_BORROW) return "its mode is unknown";
-        if (!is_path(card->clock_path, sizeof card->clock_path, card->compute_ppm == 1000000)) return "it lacks a clock";
+        if (!is_path(card->clock_path, sizeof card->clock_path, card->compute_ppm == 1000000 && !card->multiprocessors))
+            return "it lacks a clock";
+        if (card->multiprocessors && owner != geteuid()) return "MPS serves its user alone, and this program runs as another";
         for (uint32_t j = 0; j < i; j++)
             if (!memcmp(card->uuid, gy_slice.cards[j].uuid, sizeof card->uuid)) return "it names a card twice";
     }
@@ -51,6 +54,7 @@ static const char *check(void) {
 static const char *check_owner(int file) {
     struct stat status;
     if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) return "it is not a plain file";
+    owner = status.st_uid;
     if (status.st_uid != 0 && status.st_uid != geteuid()) return "it belongs to somebody else";
     if (status.st_mode & (S_IWGRP | S_IWOTH)) return "others may write it";
     if (status.st_uid != 0 && (status.st_mode & S_IWUSR)) return "its reader may write it";

@@ -63,7 +63,7 @@ const char *gy_gate_open(void *driver) {
     void *now = dlsym(driver, "gyEmulatorNowNs"), *sleep = dlsym(driver, "gyEmulatorSleepNs");
     if (now != NULL && sleep != NULL) *(void **)&now_ns = now, *(void **)&sleep_ns = sleep;
     for (uint32_t card = 0; card < gy_slice.card_count; card++) {
-        if (gy_slice.cards[card].compute_ppm == 1000000) continue;
+        if (gy_slice.cards[card].clock_path[0] == 0) continue;
         if (!gy_account_open(&accounts[card], &gy_slice.cards[card], now_ns())) return "its clock is missing or full";
         gy_gated = true;
     }

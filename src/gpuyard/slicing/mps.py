@@ -1,0 +1,137 @@
+"""The cards of this machine that NVIDIA's Multi-Process Service (MPS) holds to their slices.
+
+A card is under MPS while it has slices that say so: then it has a control daemon of its own, and its compute mode lets
+nobody in but the clients of that daemon's server. Everything here may be cut short and done again: what a card was
+like before is written down first, and put back last.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gpuyard.slicing.compute_mode import CardMode, mode_of, set_mode
+from gpuyard.slicing.drivers import Driver
+from gpuyard.slicing.mps_daemon import Ceiling, MpsDaemon
+
+log = logging.getLogger(__name__)
+
+_BEFORE: Final = "mode-before"
+_CARD: Final = "card"
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A daemon that was found dead. `reason` None: it was started again; else why it could not be, and the card stays
+    shut."""
+
+    card_uuid: str
+    reason: str | None
+
+
+class MpsCards:
+    """Below one folder, `<root>/<beginning of the card's UUID>/` for each card that is under MPS now."""
+
+    def __init__(self, root: Path, driver: Driver, program: Path) -> None:
+        self._root = root
+        self._driver = driver
+        self._program = program
+        self._limits: dict[str, Ceiling] = {}
+        self._shut: dict[str, str] = {}  # cards whose daemon could not be started again, and why
+
+    def pipes(self, card_uuid: str) -> Path:
+        """The card's pipe directory."""
+        return self._daemon(card_uuid).pipes
+
+    def held(self) -> frozenset[str]:
+        """The cards that are under MPS, whether their daemon lives or not."""
+        return frozenset(self._cards())
+
+    def daemon(self, card_uuid: str) -> MpsDaemon:
+        """The card's daemon, running or not."""
+        return self._daemon(card_uuid)
+
+    def hold(self, card_uuid: str, ceiling: Ceiling) -> None:
+        """Puts the card under MPS, or makes sure that it is, with no client allowed more than that. Raises OSError."""
+        daemon = self._daemon(card_uuid)
+        folder = daemon.folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        if not (folder / _BEFORE).exists():
+            (folder / _CARD).write_text(card_uuid)
+            partial = folder / f"{_BEFORE}.new"
+            partial.write_text(str(mode_of(self._driver, card_uuid).value))
+            partial.replace(folder / _BEFORE)
+            self._shut[card_uuid] = ""  # not open to clients yet
+        if daemon.pid() is not None and self._limits.get(card_uuid) == ceiling and card_uuid not in self._shut:
+            return
+        try:
+            # Exclusive before there is a server: whoever has the card open now is found out by the server's refusal.
+            set_mode(self._driver, card_uuid, CardMode.EXCLUSIVE_PROCESS)
+            daemon.start()
+            daemon.limit(ceiling)
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            self._limits.pop(card_uuid, None)
+            self._shut[card_uuid] = str(error)
+            with suppress(OSError):  # exclusive, and nobody there to serve: the first program would have all of it
+                set_mode(self._driver, card_uuid, CardMode.PROHIBITED)
+            raise OSError(str(error)) from error
+        self._shut.pop(card_uuid, None)
+        self._limits[card_uuid] = ceiling
+
+    def let_go(self, card_uuid: str) -> None:
+        """Ends the card's daemon and puts its compute mode back. Raises OSError where that cannot be done now."""
+        daemon = self._daemon(card_uuid)
+        self._limits.pop(card_uuid, None)
+        self._shut.pop(card_uuid, None)
+        if not daemon.folder.exists():
+            return
+        daemon.quit()
+        with suppress(FileNotFoundError, ValueError):
+            set_mode(self._driver, card_uuid, CardMode(int((daemon.folder / _BEFORE).read_text())))
+        shutil.rmtree(daemon.folder, ignore_errors=True)
+
+    def watch(self, ceilings: Mapping[str, Ceiling]) -> tuple[Restart, ...]:
+        """Looks after every card under MPS: ends what no slice needs, and starts again what died. `ceilings`: the cards
+        that have slices under MPS."""
+        told: list[Restart] = []
+        for card in self.held() | set(ceilings):
+            try:
+                if card not in ceilings:
+                    self.let_go(card)
+                elif card in self._shut or self._daemon(card).pid() is None:
+                    told += self._revive(card, ceilings[card])
+                else:
+                    self.hold(card, ceilings[card])
+            except (OSError, subprocess.SubprocessError) as error:
+                log.warning("mps_card", extra={"card": card, "reason": str(error)})
+        return tuple(told)
+
+    def _revive(self, card_uuid: str, ceiling: Ceiling) -> Iterator[Restart]:
+        """Nobody gets in until the daemon is back. Where a server outlives its daemon, the card stays shut to others
+        until its programs have ended: they are held to their limits as before, and are not ended for it."""
+        before = self._shut.get(card_uuid)
+        self._shut[card_uuid] = before or "its MPS control daemon died"
+        try:
+            if before is None:
+                set_mode(self._driver, card_uuid, CardMode.PROHIBITED)
+            self.hold(card_uuid, ceiling)
+        except OSError as error:
+            if before != str(error):  # told once
+                yield Restart(card_uuid, str(error))
+            return
+        yield Restart(card_uuid, None)
+
+    def _cards(self) -> Iterator[str]:
+        for note in self._root.glob(f"*/{_CARD}"):
+            with suppress(OSError):
+                yield note.read_text()
+
+    def _daemon(self, card_uuid: str) -> MpsDaemon:
+        short = card_uuid.removeprefix("GPU-").replace("-", "")[:12]  # the path of a socket may only be short
+        return MpsDaemon(self._program, self._root / short, card_uuid, self._driver.bare())
