@@ -107,6 +107,7 @@ _MARK = LEASES.update().where(
 
 def mark(c: Connection, lease_id: str, reason: str, now_us: int) -> bool:
     """Writes down why an active lease's unit is to end, unless that is to be for another reason already."""
+    touch(c, Kind.LEASE, lease_id)
     return c.execute(_MARK, {"b_id": lease_id, "reason": reason, "updated_us": now_us}).rowcount == 1
 
 
