@@ -21,7 +21,7 @@ from gpuyard.slicing.mps import MpsCards
 from gpuyard.slicing.mps_daemon import PIPES, SHARE, Ceiling, allowed_multiprocessors
 from gpuyard.slicing.mps_trial import try_mps
 from gpuyard.testing import Machine
-from slices_in_hand import MIB, Shop, compile_tenant, say
+from slices_in_hand import MIB, PRELUDE, Shop, compile_tenant, say
 
 LIMIT = 2048 * MIB
 QUARTER = 250_000
@@ -108,39 +108,38 @@ def test_a_program_past_the_library_is_bounded_by_the_largest_slice_on_its_card(
     assert say(past, SEEN) == [32]
 
 
-@pytest.mark.parametrize("shares", [(QUARTER,), (QUARTER, 750_000), (500_000, 500_000), (62_500,)])
-def test_a_slice_gets_its_share_of_the_card_however_many_programs_it_runs(
-    program: Path, shares: tuple[int, ...]
+@pytest.mark.parametrize(
+    ("shares", "programs"),
+    [
+        ((QUARTER,), (1,)),
+        ((62_500,), (1,)),
+        ((QUARTER,), (2,)),
+        ((QUARTER, 750_000), (1, 1)),
+        ((500_000, 500_000), (1, 2)),
+        ((QUARTER, 750_000), (1, 2)),
+        ((QUARTER, QUARTER), (1, 3)),
+    ],
+)
+def test_a_slice_gets_its_share_of_the_card_however_many_programs_it_or_its_neighbour_runs(
+    program: Path, shares: tuple[int, ...], programs: tuple[int, ...]
 ) -> None:
-    counts: list[int] = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        Machine("1xRTX4090", clock="virtual", processes=2 * len(shares), call_ns=1000) as machine,
+        Machine("1xRTX4090", clock="virtual", processes=sum(programs), call_ns=1000) as machine,
     ):
         shop = Shop(machine, Path(folder) / "slices", program)
-        running = []
-        for number, share in enumerate(shares):
-            environment = cut(shop, f"t{number}", share)
-            running += [shop.start(environment, "share", "kernel", MS, 4, 8) for _ in range(2)]
-        for process in running:
-            out, err = process.communicate(timeout=120)
-            assert process.returncode == 0, out + err
-            counts.append(int(out.split()[-1]))
+        environments = [cut(shop, f"t{number}", share) for number, share in enumerate(shares)]
+        running = [
+            [shop.start(environment, "share", "kernel", MS, 4, 8) for _ in range(count)]
+            for environment, count in zip(environments, programs, strict=True)
+        ]
+        counts = [[int(each.communicate(timeout=120)[0].split()[-1]) for each in slice_] for slice_ in running]
         shop.close()
-    for number, share in enumerate(shares):
-        got = (counts[2 * number] + counts[2 * number + 1]) * MS / 4e9 * 100
-        assert abs(got - share / 10_000) <= 2
-
-
-def test_a_lone_program_is_held_to_the_same_share_and_not_held_back_further(program: Path) -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Machine("1xRTX4090", clock="virtual", processes=1, call_ns=1000) as machine,
-    ):
-        shop = Shop(machine, Path(folder) / "slices", program)
-        told = shop.run(cut(shop, "a"), "share", "kernel", MS, 4, 8)
-        shop.close()
-    assert 24 <= int(told.split()[-1]) * MS / 4e9 * 100 <= 26
+    for own, share, count in zip(counts, shares, programs, strict=True):
+        got = sum(own) * MS / 4e9 * 100
+        assert got - share / 10_000 <= 1
+        # Several programs hand the slice over to each other, and lose some of it each time.
+        assert share / 10_000 - got <= (1.5 if count == 1 else 4)
 
 
 def test_a_program_for_several_cards_under_mps_is_refused(shop: Shop) -> None:
@@ -222,8 +221,6 @@ import sys
 print("ready", flush=True); sys.stdin.readline()
 say.append(take(1 << 20)[0])
 """
-    from slices_in_hand import PRELUDE
-
     code = f"{PRELUDE}\nbegin()\n{script}\nprint(say[0])"
     with subprocess.Popen(
         [sys.executable, "-c", code], env=other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -60,7 +60,11 @@ ROWS: dict[int, tuple[str, ...]] = {
     18: ("a neighbour that is idle or stopped, with the clock's lock too", f"{RUNNING}::test_row_18"),
     19: ("the clock steps, the machine was suspended", f"{RUNNING}::test_row_19"),
     20: ("the yard is killed", f"{RUNNING}::test_row_20"),
-    21: ("MPS is not as it was asked for", f"{RUNNING}::test_row_21"),
+    21: (
+        "MPS is not as it was asked for",
+        f"{RUNNING}::test_row_21",
+        "contract/test_mps.py::test_a_daemon_that_died_with_its_server_is_started_again_and_nobody_gets_in_before",
+    ),
     22: ("a tenant writes into its ledger", f"{RUNNING}::test_row_22"),
     23: (
         "a program goes around the library",

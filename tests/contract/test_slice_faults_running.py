@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from itertools import product
@@ -157,6 +158,51 @@ def test_row_21_mps_that_is_not_as_it_was_asked_for_lifts_no_limit(shop: Shop, t
     assert shop.run(environment, "fill", "plain", 256 * MIB).startswith(f"granted {granted} then 2")
     told = shop.run(environment, "share", "kernel", 1_000_000, 1, 8)
     assert int(told.split()[-1]) <= 250 + 20 + 16 + 30  # a quarter, a burst of 20 ms, two batches, and some
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["its daemon is dead", "another directory", "no directory", "a dead daemon's directory", "more multiprocessors"],
+)
+def test_row_21_a_program_that_mps_does_not_hold_to_its_slice_is_refused_in_one_line(program: Path, what: str) -> None:
+    with Machine("1xRTX4090") as machine, tempfile.TemporaryDirectory() as folder:
+        shop = Shop(machine, Path(folder) / "slices", program)
+        (card,) = (each.uuid for each in machine.cards)
+        environment = {**shop.cut("a", LIMIT, 250_000, level=Guarantee.MPS), "CUDA_VISIBLE_DEVICES": card}
+        assert shop.run(environment, "info").startswith("free ")
+        assert shop.keeper.mps is not None
+        daemon = shop.keeper.mps.daemon(card)
+        if what == "its daemon is dead":
+            for pid in (*daemon.servers(), daemon.pid() or 0):
+                os.kill(pid, signal.SIGKILL)
+        elif what == "another directory":
+            environment["CUDA_MPS_PIPE_DIRECTORY"] = "/nowhere/mps"
+        elif what == "no directory":
+            del environment["CUDA_MPS_PIPE_DIRECTORY"]
+        elif what == "a dead daemon's directory":
+            dead = Path(folder) / "dead"
+            dead.mkdir()
+            os.mkfifo(dead / "control")  # nobody reads
+            environment["CUDA_MPS_PIPE_DIRECTORY"] = str(dead)
+        else:
+            shop.cut("b", LIMIT, 500_000, level=Guarantee.MPS)  # the daemon lets its clients have half of the card now
+            environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = "100"
+        process = shop.start(environment, "info")
+        out, err = process.communicate(timeout=30)
+        shop.close()
+    assert (process.returncode != 0, "total" in out) == (True, False)
+    (line,) = (line for line in err.splitlines() if line.startswith("gpuyard"))
+    assert "MPS does not hold this program to its slice" in line
+
+
+def test_row_21_a_unit_is_not_started_where_its_daemon_cannot_be(program: Path) -> None:
+    with Machine("1xRTX4090") as machine, tempfile.TemporaryDirectory() as folder:
+        shop = Shop(machine, Path(folder) / "slices", program)
+        machine.inject("nvmlDeviceSetComputeMode", 4, times=100)  # as for a user who is not root
+        with pytest.raises(YardError) as refusal:
+            shop.cut("a", LIMIT, 250_000, level=Guarantee.MPS)
+        assert refusal.value.code == "mps_unavailable"
+        assert shop.keeper.units() == frozenset()
 
 
 @pytest.mark.parametrize("runtime", ["process", "container", "simulated"])

@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ from typing import Any
 
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.slicing.context_cost import measured_context_bytes
-from gpuyard.slicing.keeper import Driver, SliceKeeper
+from gpuyard.slicing.drivers import Driver
+from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.shared_files import ComputeMode
 
 HERE = Path(__file__).resolve().parent
@@ -47,7 +49,8 @@ class Bench:
         )
         cuda = Path(next(line.split(maxsplit=5)[5] for line in done.stdout.splitlines() if "/libcuda.so" in line))
         nvml = cuda.with_name("libnvidia-ml.so.1")
-        bare = Driver(cuda, nvml if nvml.exists() else None)
+        control = shutil.which("nvidia-cuda-mps-control")
+        bare = Driver(cuda, nvml if nvml.exists() else None, mps_control=Path(control) if control else None)
         return replace(bare, context_bytes=measured_context_bytes(bare))
 
     def slice(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from typing import Any
@@ -98,9 +99,30 @@ def split_with_graphs(bench: Bench) -> Told:
 
 def mps(bench: Bench) -> Told:
     """Whether an MPS daemon may run here, and what its limits do"""
-    del bench
-    program = shutil.which("nvidia-cuda-mps-control")
-    return None, {"nvidia-cuda-mps-control": program or "is not on this machine"}
+    from gpuyard.model.slices import Guarantee, Slice, SliceShape
+    from gpuyard.slicing.keeper import SliceKeeper
+    from gpuyard.slicing.mps_trial import try_mps
+
+    if bench.driver.mps_control is None:
+        return None, {"nvidia-cuda-mps-control": "is not on this machine"}
+    keeper = SliceKeeper(bench.folder / "mps", bench.driver)
+    why = try_mps(keeper, [bench.uuid])[bench.uuid]
+    told: dict[str, Any] = {"multiprocessors": keeper.multiprocessors.get(bench.uuid), "trial": why or "it holds"}
+    if why is not None:
+        return None, told  # no root, another program on the card: nothing is claimed there
+    try:
+        for programs in (1, 2) if has_torch() else ():
+            cut = Slice("mps", bench.uuid, SliceShape(MEMORY, 250_000), Guarantee.MPS)
+            given = keeper.for_process("mps", [cut]).environment
+            environment = {**os.environ, **given, "CUDA_VISIBLE_DEVICES": bench.uuid}
+            rates = bench.products([environment] * programs, QUICK_S)
+            told[f"25 %, {programs} programs"] = [round(100 * rate / _alone(bench), 2) for rate in rates]
+            keeper.release("mps")
+            keeper.watch_mps()
+    finally:
+        keeper.release("mps")
+        keeper.watch_mps()
+    return True, told
 
 
 def memory_limits_of_the_driver(bench: Bench) -> Told:

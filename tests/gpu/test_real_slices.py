@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gpuyard.adapters import real_driver
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.slicing.building import PROBE
 from gpuyard.slicing.keeper import SliceKeeper
+from gpuyard.slicing.mps_trial import try_mps
 from gpuyard.slicing.trial import try_cards, try_ways
 from gpuyard.slicing.verify import Check, judge
 
@@ -32,8 +34,9 @@ def card() -> Iterator[str]:
 
 
 @pytest.fixture
-def keeper(card: str, tmp_path: Path) -> SliceKeeper:
-    return SliceKeeper(tmp_path / "slices", real_driver())
+def keeper(card: str) -> Iterator[SliceKeeper]:
+    with tempfile.TemporaryDirectory() as folder:  # the path of an MPS daemon's socket may only be short
+        yield SliceKeeper(Path(folder) / "slices", real_driver())
 
 
 def environment(keeper: SliceKeeper, cut: Slice) -> dict[str, str]:
@@ -77,3 +80,20 @@ def test_two_slices_share_the_card_as_they_were_cut(keeper: SliceKeeper, card: s
     for cut, process in zip(cuts, running, strict=True):
         checks += judge([cut], process.communicate(timeout=120)[0])
     assert [check for check in checks if check.held is False] == []
+
+
+def test_mps_holds_a_slice_to_its_multiprocessors_where_it_may_run(keeper: SliceKeeper, card: str) -> None:
+    if keeper.mps is None or os.geteuid() != 0:
+        pytest.skip("MPS is not here, or this user may not set the card's compute mode")
+    assert try_mps(keeper, [card]) == {card: None}
+    cut = Slice("mps", card, SliceShape(4 * GIB, 250_000), Guarantee.MPS)
+    try:
+        told = subprocess.run(
+            [keeper.libraries / PROBE, "100"], env=environment(keeper, cut), capture_output=True, timeout=120
+        )
+        checks = judge([cut], told.stdout, keeper.multiprocessors)
+    finally:
+        keeper.release("mps")
+        keeper.watch_mps()
+    assert [check for check in checks if check.held is False] == []
+    assert keeper.mps.held() == frozenset()

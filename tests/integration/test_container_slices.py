@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ from gpuyard.engines.runtime import Unit, UnitState
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.slicing.building import built
 from gpuyard.slicing.cdi import driver_inside
-from gpuyard.slicing.keeper import Driver, SliceKeeper
+from gpuyard.slicing.drivers import Driver
+from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.ledger import usage
 from gpuyard.testing import Machine
 from real_yard import RealYard, wait_for
@@ -195,13 +197,14 @@ def test_slices_and_their_specs_end_with_the_workload_also_over_a_yard_that_is_k
     assert not spec.exists()
 
 
+@pytest.mark.parametrize("level", [Guarantee.COOPERATIVE, Guarantee.MPS])
 def test_the_slice_takes_the_place_of_the_driver_that_nvidia_s_own_spec_mounts(
-    container_engine: Any, image: str, tmp_path: Path
+    container_engine: Any, image: str, tmp_path: Path, level: Guarantee
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may describe devices in /var/run/cdi")
     versioned = DRIVER.replace(".so.1", ".so.615.71.09")
-    with Machine("1xRTX4090") as machine:
+    with Machine("1xRTX4090") as machine, tempfile.TemporaryDirectory() as folder:  # MPS takes no long paths
         uuid, here = machine.cards[0].uuid, machine.libraries / "libcuda.so.1"
         edits = {"mounts": [{"hostPath": str(here), "containerPath": versioned, "options": ["ro", "bind"]}]}
         spec = {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "containerEdits": edits}
@@ -213,12 +216,15 @@ def test_the_slice_takes_the_place_of_the_driver_that_nvidia_s_own_spec_mounts(
             driver = driver_inside()
             assert driver is not None
             assert (driver.cuda.inside, uuid in driver.cards) == (Path(versioned), True)
+            files, nvml = {"GPUYARD_EMULATOR": machine.path}, machine.libraries / "libnvidia-ml.so.1"
             keeper = SliceKeeper(
-                tmp_path / "slices", Driver(here, None, context_bytes=CONTEXT, files={"GPUYARD_EMULATOR": machine.path})
+                Path(folder) / "slices",
+                Driver(here, nvml, context_bytes=CONTEXT, files=files, mps_control=machine.mps_control),
             )
+            keeper.multiprocessors = {uuid: machine.cards[0].multiprocessors}
             runtime = ContainerRuntime(tmp_path / "yard", HostClock(), container_engine.socket, True)
             runtime.enforce(keeper, driver)
-            cut = Slice("ls-1", uuid, SliceShape(QUARTER, 250_000), Guarantee.COOPERATIVE)
+            cut = Slice("ls-1", uuid, SliceShape(QUARTER, 250_000), level)
             unit = Unit(
                 name="ls-nvidia-1", disk="d", tenant_id="t", command=("tenant", "info"), image=image,
                 environment={"TENANT_DRIVER": versioned}, secrets={}, mounts=(), ports=(), working_directory=None,
@@ -233,6 +239,7 @@ def test_the_slice_takes_the_place_of_the_driver_that_nvidia_s_own_spec_mounts(
             text = [*asyncio.run(printed()), str(runtime.observe()[unit.name].detail)]
             runtime.forget(unit.name)
             runtime.close()
+            keeper.watch_mps()
         finally:
             file.unlink()
     assert f"free {QUARTER - CONTEXT} total {QUARTER} device {QUARTER} devices 1" in "".join(text)

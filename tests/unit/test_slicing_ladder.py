@@ -7,8 +7,8 @@ import pytest
 from gpuyard.model.fleet import Card
 from gpuyard.model.slices import FRACTIONS, Guarantee, SliceShape
 from gpuyard.model.units import GIB
-from gpuyard.slicing.ladder import guarantee
-from gpuyard.texts import LANGUAGES
+from gpuyard.slicing.ladder import guarantee, left_open
+from gpuyard.texts import LANGUAGES, text
 
 
 def a_card(simulated: bool) -> Card:
@@ -71,3 +71,30 @@ def test_every_verdict_can_be_told_in_both_languages() -> None:
         verdict = guarantee(a_card(simulated), a_shape(parts), runtime)
         for key in (verdict.guarantee.value, verdict.because, *verdict.not_protected):
             assert all(f"guarantee.{key}" in texts for texts in LANGUAGES.values())
+
+
+@pytest.mark.parametrize("runtime", ["process", "container"])
+def test_mps_is_said_of_fractions_alone_and_only_where_library_and_mps_were_both_seen_to_hold(runtime: str) -> None:
+    card, here, nowhere = a_card(simulated=False), frozenset({"GPU-1"}), frozenset[str]()
+    levels = {
+        (shim == here, mps == here, parts): guarantee(card, a_shape(parts), runtime, shim, mps).guarantee
+        for shim, mps, parts in product((here, nowhere), (here, nowhere), (1, 4))
+    }
+    assert [case for case, level in levels.items() if level is Guarantee.MPS] == [(True, True, 4)]
+
+
+@pytest.mark.parametrize("runtime", ["process", "container"])
+def test_what_mps_leaves_open_is_told_the_faults_that_it_spreads_too(runtime: str) -> None:
+    here = frozenset({"GPU-1"})
+    verdict = guarantee(a_card(simulated=False), a_shape(4), runtime, here, here)
+    assert {"mps_bypass", "mps_faults", "bandwidth"} <= set(verdict.not_protected)
+    assert ("device" in verdict.not_protected) == (runtime == "process")
+
+
+@pytest.mark.parametrize(("level", "runtime"), product(Guarantee, ("process", "container")))
+def test_a_lease_of_every_level_says_what_it_leaves_open(level: Guarantee, runtime: str) -> None:
+    told = left_open(level, runtime)
+    assert told
+    for key in told:
+        for language in LANGUAGES:
+            assert text(f"guarantee.{key}", language) != f"guarantee.{key}"

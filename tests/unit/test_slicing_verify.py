@@ -70,3 +70,12 @@ def test_a_program_that_could_not_try_is_never_a_slice_that_held(printed: bytes)
     with pytest.raises(YardError) as refusal:
         judge([CUT], printed)
     assert refusal.value.code == "verify_failed"
+
+
+@pytest.mark.parametrize(("seen", "held"), [(32, True), (34, False), (128, False), (0, False), (30, True)])
+def test_under_mps_the_share_is_judged_by_its_multiprocessors_and_not_by_time(seen: int, held: bool) -> None:
+    cut = Slice("ls-1", "GPU-1", CUT.shape, Guarantee.MPS)
+    told = card(multiprocessors=seen, measured_ppm={"kernels": 1_000_000})
+    checks = judge([cut], json.dumps({"cards": [told]}).encode(), {"GPU-1": 128})
+    assert [(check.limit, check.held) for check in checks if check.name == "multiprocessors"] == [(32, held)]
+    assert [check for check in checks if check.name == "compute"] == []

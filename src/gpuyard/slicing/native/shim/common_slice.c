@@ -2,7 +2,6 @@
 #include "shim.h"
 
 struct gy_slice_file gy_slice;
-static uid_t owner;
 
 uint64_t gy_fnv(const void *bytes, size_t count) {
     uint64_t hash = 0xcbf29ce484222325u;
@@ -30,9 +29,7 @@ static const char *check_cards(void) {
         if (card->turn_ns > 1000000000u) return "its turn is out of range";
         if (card->compute_ppm < 1 || card->compute_ppm > 1000000) return "its compute share is out of range";
         if (card->mode != GY_MODE_CAP && card->mode != GY_MODE_BORROW) return "its mode is unknown";
-        if (!is_path(card->clock_path, sizeof card->clock_path, card->compute_ppm == 1000000 && !card->multiprocessors))
-            return "it lacks a clock";
-        if (card->multiprocessors && owner != geteuid()) return "MPS serves its user alone, and this program runs as another";
+        if (!is_path(card->clock_path, sizeof card->clock_path, card->compute_ppm == 1000000 && !card->multiprocessors)) return "it lacks a clock";
         for (uint32_t j = 0; j < i; j++)
             if (!memcmp(card->uuid, gy_slice.cards[j].uuid, sizeof card->uuid)) return "it names a card twice";
     }
@@ -54,11 +51,11 @@ static const char *check(void) {
 static const char *check_owner(int file) {
     struct stat status;
     if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) return "it is not a plain file";
-    owner = status.st_uid;
     if (status.st_uid != 0 && status.st_uid != geteuid()) return "it belongs to somebody else";
     if (status.st_mode & (S_IWGRP | S_IWOTH)) return "others may write it";
     if (status.st_uid != 0 && (status.st_mode & S_IWUSR)) return "its reader may write it";
     if (status.st_size != (off_t)sizeof gy_slice) return "it has the wrong size";
+    if (gy_slice.cards[0].multiprocessors && status.st_uid != geteuid()) return "MPS serves its user alone, and this program is another's";
     return NULL;
 }
 
@@ -67,8 +64,9 @@ const char *gy_slice_read(void) {
     if (path == NULL || path[0] != '/') return "GPUYARD_SLICE names no file";
     int file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (file < 0) return "it cannot be read";
+    ssize_t got = read(file, &gy_slice, sizeof gy_slice);
     const char *why = check_owner(file);
-    if (why == NULL && read(file, &gy_slice, sizeof gy_slice) != (ssize_t)sizeof gy_slice) why = "it cannot be read";
+    if (why == NULL && got != (ssize_t)sizeof gy_slice) why = "it cannot be read";
     close(file);
     return why == NULL ? check() : why;
 }

@@ -77,7 +77,7 @@ bool gy_account_open(struct gy_account *account, const struct gy_slice_card *car
     if (clock->advanced_ns == 0 || clock->advanced_ns > now) clock->advanced_ns = now; /* new, or of an earlier boot */
     if (found != NULL && found->refilled_ns > now) found->refilled_ns = now;
     let_go(clock, held);
-    *account = (struct gy_account){clock, found, card->compute_ppm, card->mode, card->turn_ns};
+    *account = (struct gy_account){clock, found, card->compute_ppm, card->mode, card->turn_ns, card->multiprocessors != 0};
     return found != NULL;
 }
 
@@ -124,13 +124,27 @@ uint64_t gy_account_charge(struct gy_account *account, uint64_t now, struct gy_w
     return cost;
 }
 
+/* Under MPS the programs of a slice would run beside each other, each on all of its multiprocessors. So only one of them has
+ * work in flight, and after a while it hands over to one that waits, which then has a moment to come. */
+static uint64_t wait_for_siblings(struct gy_clock_tenant *t, uint64_t now, bool in_flight) {
+    uint32_t me = (uint32_t)getpid();
+    bool mine = t->holder == me, wanted = t->wanted_by && t->wanted_by != me && now < t->wanted_ns + LONGEST_WAIT_NS;
+    if (mine && (!wanted || now < t->held_from_ns + BURST_NS)) return 0;
+    if (!mine && !wanted && t->busy_until_ns > now) t->wanted_by = me, t->wanted_ns = now;
+    if (mine ? in_flight : t->busy_until_ns > now) return NEAR_NS;
+    t->holder = mine ? t->wanted_by : me, t->held_from_ns = now;
+    if (t->wanted_by == t->holder) t->wanted_by = 0;
+    if (mine) t->busy_until_ns = now + LONGEST_WAIT_NS;
+    return mine ? NEAR_NS : 0;
+}
+
 uint64_t gy_account_wait(struct gy_account *account, uint64_t now, bool in_flight) {
-    uint64_t held = hold(account->clock);
+    uint64_t held = hold(account->clock), siblings = account->one_at_a_time ? wait_for_siblings(account->tenant, now, in_flight) : 0;
     refill(account, now, 0, in_flight);
     int64_t tokens = account->tenant->tokens_ns;
     bool lent = tokens <= 0 && account->mode == GY_MODE_BORROW && others_are_idle(account, now);
     let_go(account->clock, held);
-    if (tokens > 0 || lent) return 0;
+    if (tokens > 0 || lent || siblings) return siblings;
     uint64_t wait = (uint64_t)(1 - tokens) * 1000000u / account->ppm;
     return wait < LONGEST_WAIT_NS ? (wait < 1000 ? 1000 : wait) : LONGEST_WAIT_NS;
 }

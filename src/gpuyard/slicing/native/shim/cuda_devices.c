@@ -4,13 +4,13 @@
 
 int8_t gy_cards[GY_DEVICES];
 
-/* Whether MPS holds this program to the slice's part of the multiprocessors. Without its daemon a program has all of them. */
+/* Whether MPS, where it must, holds this program to the slice's multiprocessors. Without its daemon a program has all of them. */
 static bool is_held(const struct gy_slice_card *card, CUdevice device) {
     enum { MULTIPROCESSORS = 16, MPS_ENABLED = 133 };
-    int seen = 0, client = 1; /* an older driver does not say whether it is one */
-    if (card->multiprocessors == 0) return true;
-    bool few = REAL(cuDeviceGetAttribute)(&seen, MULTIPROCESSORS, device) == OK && seen > 0 && (unsigned)seen <= card->multiprocessors;
-    if (few && (REAL(cuDeviceGetAttribute)(&client, MPS_ENABLED, device) != OK || client != 0)) return true;
+    int seen = 0, client = 1; /* stays so where an older driver does not know */
+    REAL(cuDeviceGetAttribute)(&client, MPS_ENABLED, device);
+    bool told = REAL(cuDeviceGetAttribute)(&seen, MULTIPROCESSORS, device) == OK && seen > 0;
+    if (card->multiprocessors == 0 || (told && client && (unsigned)seen <= card->multiprocessors)) return true;
     fprintf(stderr, "gpuyard: CUDA is refused here: MPS does not hold this program to its slice: it sees %d multiprocessors, not %u.\n", seen, card->multiprocessors);
     return false;
 }
@@ -23,8 +23,7 @@ int gy_find_card(CUdevice device) {
     if (result != OK) return -1; /* not remembered: it may be too early */
     int found = -1;
     for (uint32_t i = 0; i < gy_slice.card_count; i++)
-        if (!memcmp(uuid.bytes, gy_slice.cards[i].uuid, sizeof uuid.bytes)) found = (int)i + 1;
-    if (found > 0 && !is_held(&gy_slice.cards[found - 1], device)) found = -1;
+        if (!memcmp(uuid.bytes, gy_slice.cards[i].uuid, sizeof uuid.bytes) && is_held(&gy_slice.cards[i], device)) found = (int)i + 1;
     gy_cards[device] = (int8_t)found;
     return found > 0 ? found - 1 : -1;
 }

@@ -68,7 +68,7 @@ static inline CUresult gy_granted(CUresult result, const struct gy_block *block,
 void gy_blocks_after_fork(void), gy_gate_after_fork(void), gy_contexts_after_fork(void);
 
 /* cuda_clock.c: pure but for the shared file; `now` and all times are nanoseconds of one clock */
-struct gy_account { struct gy_card_clock *clock; struct gy_clock_tenant *tenant; uint32_t ppm, mode; uint64_t turn_ns; };
+struct gy_account { struct gy_card_clock *clock; struct gy_clock_tenant *tenant; uint32_t ppm, mode; uint64_t turn_ns; bool one_at_a_time; };
 bool gy_account_open(struct gy_account *account, const struct gy_slice_card *card, uint64_t now);
 uint64_t gy_account_busy(struct gy_account *account, uint64_t now, uint64_t until); /* this tenant has work in flight; the virtual moment */
 struct gy_work { uint64_t elapsed, first_turn, since_virtual; }; /* device ns; those of a first turn; from when */
