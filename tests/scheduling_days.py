@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gpuyard.scheduling.compiled import CompiledEngine
 from gpuyard.scheduling.engine import EngineMaker
-from gpuyard.scheduling.state import ANY_MODEL, State, Want
+from gpuyard.scheduling.state import ANY_MODEL, Distances, ModelCosts, State, Want
 from gpuyard.scheduling.vectorised import VectorisedEngine
 from gpuyard.slicing.kernel import kernel
 
@@ -37,7 +37,23 @@ def fleets(draw: st.DrawFn, most_nodes: int = 6, most_cards: int = 4) -> State:
         model = draw(st.sampled_from(MODELS))
         for _ in range(draw(st.integers(0, most_cards))):
             state.add_card(node, model, MEMORY[model])
+        if draw(st.booleans()):
+            state.links[node] = draw(distances(state.cards[node]))
+    state.costs = {
+        model: draw(st.builds(ModelCosts, *[st.sampled_from([0, 90_000, 777_777, 1_000_000])] * 3)) for model in MODELS
+    }
     return state
+
+
+@st.composite
+def distances(draw: st.DrawFn, cards: int) -> Distances:
+    """How far the cards of a node are from each other, of a few classes; the same both ways."""
+    steps = st.sampled_from([136_666, 333_333, 666_666, 1_000_000])
+    table = [[0] * cards for _ in range(cards)]
+    for a in range(cards):
+        for b in range(a):
+            table[a][b] = table[b][a] = draw(steps)
+    return tuple(map(tuple, table))
 
 
 def wants() -> st.SearchStrategy[Want]:
@@ -50,5 +66,5 @@ def wants() -> st.SearchStrategy[Want]:
         share_ppm=st.sampled_from([100_000, 333_333, 470_000, 500_000, 1_000_000]),
         card_memory_bytes=st.sampled_from([0, 6, 12, 24, 40]),
         models=st.sampled_from([ANY_MODEL, ANY_MODEL, 1, 2]),
-        mode=st.sampled_from([1, 1, 1, 2, 3]),
+        mode=st.sampled_from([1, 1, 1, 2, 3, 4]),
     )

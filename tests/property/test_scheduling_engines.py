@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gpuyard.scheduling.engine import Engine, Typical
 from gpuyard.scheduling.mix import LearntMix
 from gpuyard.scheduling.policies import NAMES, Policy
-from gpuyard.scheduling.state import State, Want, Where
+from gpuyard.scheduling.state import EXCLUSIVE, State, Want, Where
 from scheduling_days import compiled, engines, fleets, wants
 
 days = st.lists(st.tuples(wants(), st.booleans()), max_size=40)
@@ -108,7 +108,7 @@ class _Book:
 
     def _holds(self, want: Want, node: int, card: int) -> bool:
         at = node * self.state.width + card
-        same_mode = all(mode == want.mode for mode in self.modes.get(at, []))
+        same_mode = all(mode == want.mode != EXCLUSIVE for mode in self.modes.get(at, []))
         fits = self.share[at] >= want.share_ppm and self.room[at] >= want.card_memory_bytes
         return fits and same_mode and bool(want.models >> self.state.model[at] & 1)
 

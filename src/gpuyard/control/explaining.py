@@ -59,7 +59,7 @@ def why(yard: Yard, workload: Workload) -> Why:
         waits = [lease for lease in mine if lease.state is LeaseState.REQUESTED]
         wait = None
         if waits:
-            snapshot = take_snapshot(c, yard.roster.nodes, open_leases, known)
+            snapshot = take_snapshot(c, yard.roster.nodes, open_leases, known, yard.book.on_demand_nano)
             running = running_leases(open_leases, known, {}, placements.notices(c), now_us)
             requests = [request_for(lease.id, workload, lease.created_us) for lease in waits]
             wait = _wait(yard, snapshot, running, requests, now_us, held_by(workload))

@@ -42,7 +42,7 @@ def compare(yard: Yard, goal: Goal, count: int, option: PurchaseOption | None = 
     with yard.store.read() as c:
         known = {workload.id: workload for workload in workloads.unsettled(c)}
         open_leases = [lease for lease in leases.open_leases(c) if lease.workload_id in known]
-        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, known)
+        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, known, yard.book.on_demand_nano)
         standing = take_standing(c, yard, open_leases, known, now_us)
     options = (PurchaseOption.ON_DEMAND, PurchaseOption.SPOT) if option is None else (option,)
     offered: list[Offered] = []

@@ -156,7 +156,7 @@ def dry_run(yard: Yard, prepared: Prepared) -> Plan:
     with yard.store.read() as c:
         known = {workload.id: workload for workload in workloads.unsettled(c)}
         open_leases = [lease for lease in leases.open_leases(c) if lease.workload_id in known]
-        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, known)
+        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, known, yard.book.on_demand_nano)
     requests = [request_for(f"replica-{n}", draft, now_us) for n in range(prepared.spec.replicas)]
     return yard.scheduler.plan(snapshot, requests, now_us)
 

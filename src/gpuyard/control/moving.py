@@ -121,7 +121,7 @@ def empty_nodes(yard: Yard, open_leases: Sequence[Lease], workloads: Mapping[str
     if yard.make_engine is None or window is None or not window.holds(now_us) or waits:
         return False
     with yard.store.read() as c:
-        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, workloads)
+        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, workloads, yard.book.on_demand_nano)
         standing = take_standing(c, yard, open_leases, workloads, now_us)
         busy = bool(moves.under_way(c))
     if busy or _leased_ppm(snapshot) >= yard.moves.low_load_ppm:

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -30,18 +31,26 @@ from gpuyard.store import events, fleet, leases, moves, placements
 
 LEASES_A_PART = 4
 YIELD_SECONDS = 0.0002
+NO_PRICES: Final[Mapping[str, int]] = {}
 
 
 def take_snapshot(
-    c: Connection, nodes: Sequence[Node], open_leases: Sequence[Lease], workloads: Mapping[str, Workload]
+    c: Connection,
+    nodes: Sequence[Node],
+    open_leases: Sequence[Lease],
+    workloads: Mapping[str, Workload],
+    prices_nano: Mapping[str, int] = NO_PRICES,
 ) -> Snapshot:
     """The fleet as a scheduler sees it, from one reading of the store."""
     used = leases.usage(c)
     on_their_way = moves.under_way(c).values()
     cpu: dict[str, int] = defaultdict(int)
     memory: dict[str, int] = defaultdict(int)
+    paid: set[str] = set()
     for lease in open_leases:
         if lease.state in HOLDING and lease.node is not None:
+            if lease.option is not PurchaseOption.SPOT:
+                paid.update(cut.card_uuid for cut in lease.slices)
             spec = workloads[lease.workload_id].spec
             cpu[lease.node] += spec.cpu_milli
             memory[lease.node] += spec.memory_bytes
@@ -58,17 +67,18 @@ def take_snapshot(
                 name=node.name,
                 cpu_free_milli=node.cpu_milli - cpu[node.name],
                 memory_free_bytes=node.memory_bytes - memory[node.name],
-                cards=tuple(_card_view(card, used.get(card.uuid, (0, 0))) for card in node.cards),
+                cards=tuple(_card_view(card, used.get(card.uuid, (0, 0)), card.uuid in paid) for card in node.cards),
                 schedulable=node.state is NodeState.READY,
                 rack=node.rack,
                 topology=node.topology,
             )
             for node in nodes
         ),
+        prices_nano=prices_nano,
     )
 
 
-def _card_view(card: Card, used: tuple[int, int]) -> CardView:
+def _card_view(card: Card, used: tuple[int, int], paid: bool) -> CardView:
     return CardView(
         uuid=card.uuid,
         model=card.model,
@@ -77,6 +87,7 @@ def _card_view(card: Card, used: tuple[int, int]) -> CardView:
         compute_free_ppm=1_000_000 - used[1],
         schedulable=card.state is CardState.HEALTHY,
         pci_address=card.pci_address,
+        paid=paid,
     )
 
 
@@ -111,7 +122,7 @@ def place(
     if not waiting:
         return None
     with yard.store.read() as c:
-        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, workloads)
+        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, workloads, yard.book.on_demand_nano)
         standing = take_standing(c, yard, open_leases, workloads, now.at_us)
     requests = [request_for(lease.id, workloads[lease.workload_id], lease.created_us) for lease in waiting]
     _learn(yard, requests)

@@ -28,7 +28,9 @@ class BestFit:
         # Placing only ever takes: what was refused once in this plan is refused again, so a long queue costs little.
         refused: dict[object, Refusal] = {}
         for request in requests:
-            kind = (request.shape, request.count, request.card_model, request.cpu_milli, request.memory_bytes)
+            kind = (
+                request.shape, request.count, request.card_model, request.cpu_milli, request.memory_bytes, request.mode
+            )  # fmt: skip
             if kind in refused:
                 refusals.append(replace(refused[kind], lease_id=request.lease_id))
                 continue
@@ -66,7 +68,7 @@ def _choose_cards(node: NodeView, request: Request) -> tuple[CardView, ...] | No
     """The `count` best fitting cards of a node, or None where it cannot take the request."""
     if not node.schedulable or node.cpu_free_milli < request.cpu_milli or node.memory_free_bytes < request.memory_bytes:
         return None
-    fitting = [card for card in node.cards if _matches(card, request) and card.holds(request.shape)]
+    fitting = [card for card in node.cards if card.takes(request)]
     if len(fitting) < request.count:
         return None
     return tuple(nsmallest(request.count, fitting, key=lambda card: (_left(card, request.shape), card.uuid)))
@@ -102,6 +104,8 @@ def _shortfall(node: NodeView, request: Request) -> Shortfall:
             "no_free_card",
             {"count": request.count, "free": free, "memory": shape.memory_bytes, "share": shape.compute_ppm},
         )
+    if sum(card.takes(request) for card in ofmodel) < request.count:
+        return Shortfall(node.name, "other_mode", {"mode": request.mode})
     if node.cpu_free_milli < request.cpu_milli:
         return Shortfall(node.name, "no_cpu", {"free": node.cpu_free_milli, "wanted": request.cpu_milli})
     return Shortfall(node.name, "no_memory", {"free": node.memory_free_bytes, "wanted": request.memory_bytes})

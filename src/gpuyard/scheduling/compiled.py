@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gpuyard.scheduling.engine import NEVER, Choice, NodeFree, Typical
 from gpuyard.scheduling.policies import MOST_TYPICAL, TERMS, Policy, fgd_steps
-from gpuyard.scheduling.state import MOST_CARDS, MOST_MODELS, State, Want, Where
+from gpuyard.scheduling.state import MOST_CARDS, MOST_MODELS, Distances, ModelCosts, State, Want, Where
 
 _INTS = POINTER(c_int64)
 _CARDS = POINTER(c_int32)
@@ -24,6 +24,9 @@ _SIGNATURES = {
     "gy_class": (c_int32, (c_void_p, _INTS)),
     "gy_mix": (None, (c_void_p, c_int32, _INTS, c_int64)),
     "gy_tiers": (None, (c_void_p, _INTS)),
+    "gy_costs": (None, (c_void_p, _INTS, _INTS, _INTS)),
+    "gy_links": (c_int32, (c_void_p, _INTS)),
+    "gy_linked": (None, (c_void_p, c_int32, c_int32)),
     "gy_fgd_steps": (None, (c_void_p, _INTS)),
     "gy_take": (c_int32, (c_void_p, c_int32, c_int32, _CARDS)),
     "gy_give": (None, (c_void_p, c_int32, c_int32, _CARDS)),
@@ -65,6 +68,7 @@ class CompiledEngine:
         self._terms = (c_int64 * len(TERMS))()
         self._card_counts = state.cards
         self._fill(state)
+        self._fill_costs(state)
 
     def _fill(self, state: State) -> None:
         for node in range(state.nodes):
@@ -79,6 +83,19 @@ class CompiledEngine:
                     state.share_total_ppm, state.card_memory_total_bytes,
                 )  # fmt: skip
                 self._kernel.gy_card(self._fleet, node, card, _ints([column[at] for column in columns]))
+
+    def _fill_costs(self, state: State) -> None:
+        costs = [*state.costs_by_number(), *[ModelCosts()] * (MOST_MODELS - len(state.models))]
+        self._kernel.gy_costs(self._fleet, *(_ints(column) for column in zip(*costs, strict=True)))
+        tables: dict[Distances, int] = {}
+        for node, distances in state.links.items():
+            table = tables.get(distances)
+            if table is None:
+                padded = [[*row, *[0] * (state.width - len(row))] for row in distances]
+                padded += [[0] * state.width] * (state.width - len(distances))
+                flat = _ints([each for row in padded for each in row])
+                table = tables[distances] = self._kernel.gy_links(self._fleet, flat)
+            self._kernel.gy_linked(self._fleet, node, table)
 
     def class_of(self, want: Want) -> int:
         found = self._classes.get(want)

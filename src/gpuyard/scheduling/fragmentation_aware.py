@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from gpuyard.catalog import cards as catalogue
 from gpuyard.model.slices import FRACTIONS, SliceShape
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.scheduling.best_fit import BestFit
@@ -19,7 +20,8 @@ from gpuyard.scheduling.engine import Engine, EngineMaker, Typical
 from gpuyard.scheduling.mix import MOST, WEIGHTS_SUM, cpu_per_card_milli
 from gpuyard.scheduling.plan import NodeView, Placement, Plan, Refusal, Request, Snapshot
 from gpuyard.scheduling.policies import Policy
-from gpuyard.scheduling.state import ANY_MODEL, MOST_CARDS, MOST_MODELS, State, Want, Where
+from gpuyard.scheduling.state import ANY_MODEL, MODES, MOST_CARDS, MOST_MODELS, ModelCosts, State, Want
+from gpuyard.scheduling.topology import card_distances
 
 # What is expected of every yard before anything came: the shapes of the catalogue, by how often, and cores per card.
 PRIOR_SHAPES: Final[Mapping[str, int]] = {"full": 8, "half": 4, "quarter": 2, "eighth": 1}
@@ -34,8 +36,14 @@ class FragmentationAware:
 
     name = "fragmentation_aware"
 
-    def __init__(self, make_engine: EngineMaker, arrivals: Mapping[Request, int] | None = None) -> None:
+    def __init__(
+        self,
+        make_engine: EngineMaker,
+        arrivals: Mapping[Request, int] | None = None,
+        policy: Policy = Policy("gpuyard"),  # noqa: B008 - a frozen value
+    ) -> None:
         self._make_engine = make_engine
+        self._policy = policy
         self._arrivals: Mapping[Request, int] = arrivals or {}
 
     def having_seen(self, requests: Sequence[Request]) -> FragmentationAware:
@@ -44,13 +52,18 @@ class FragmentationAware:
         counts.update(_kind(request) for request in requests)
         if counts.total() > ARRIVALS_KEPT:  # what is counted fades: older arrivals weigh half
             counts = Counter({kind: count // 2 for kind, count in counts.items() if count > 1})
-        return FragmentationAware(self._make_engine, counts)
+        return FragmentationAware(self._make_engine, counts, self._policy)
+
+    @property
+    def weighs_topology(self) -> bool:
+        """See `Weighing`."""
+        return self._policy.weight("topology") > 0
 
     def plan(self, snapshot: Snapshot, requests: Sequence[Request], now_us: int) -> Plan:
         """See `Scheduler.plan`."""
         if not requests or not _fits_the_kernel(snapshot):
             return BestFit().plan(snapshot, requests, now_us)
-        return _Planning(self._make_engine, self._arrivals, snapshot).run(requests, now_us)
+        return _Planning(self._make_engine, self._policy, self._arrivals, snapshot).run(requests, now_us)
 
 
 def _fits_the_kernel(snapshot: Snapshot) -> bool:
@@ -62,7 +75,9 @@ def _fits_the_kernel(snapshot: Snapshot) -> bool:
 
 def _kind(request: Request) -> Request:
     """The request without whose it is."""
-    return Request("", request.shape, request.count, request.card_model, request.cpu_milli, request.memory_bytes)
+    return Request(
+        "", request.shape, request.count, request.card_model, request.cpu_milli, request.memory_bytes, mode=request.mode
+    )
 
 
 def in_order(nodes: Sequence[NodeView]) -> list[NodeView]:
@@ -70,7 +85,7 @@ def in_order(nodes: Sequence[NodeView]) -> list[NodeView]:
     return sorted(nodes, key=lambda node: hashlib.sha256(node.name.encode()).digest())
 
 
-def state_of(nodes: Sequence[NodeView]) -> State:
+def state_of(nodes: Sequence[NodeView], prices_nano: Mapping[str, int] | None = None) -> State:
     """The columns for these nodes. Cards that take nothing new are left without anything free."""
     state = State(max((len(node.cards) for node in nodes), default=1) or 1)
     for node in nodes:
@@ -83,20 +98,41 @@ def state_of(nodes: Sequence[NodeView]) -> State:
                 card.memory_bytes,
                 share_free_ppm=card.compute_free_ppm if takes else 0,
                 card_memory_free_bytes=card.memory_free_bytes if takes else 0,
-                mode=1,
+                mode=0 if card.empty else MODES[card.mode or "shared"],
             )
+        if node.topology is not None:
+            state.links[number] = card_distances(node)
+    state.costs = _costs({card.model for node in nodes for card in node.cards}, prices_nano or {})
     return state
+
+
+def _costs(models: Collection[str], prices_nano: Mapping[str, int]) -> dict[str, ModelCosts]:
+    """By model: power as the catalogue knows it, and the price."""
+    known = {model: catalogue.lookup(model) for model in models}
+    most_watts = max((found.tdp_watts for found in known.values() if found is not None), default=1)
+    most_nano = max((prices_nano.get(model, 0) for model in models), default=0) or 1
+    costs: dict[str, ModelCosts] = {}
+    for model, found in known.items():
+        idle = 0 if found is None else found.idle_watts or 0
+        working = 0 if found is None else found.tdp_watts - idle
+        price = prices_nano.get(model, 0) * SHARE_WHOLE_PPM // most_nano
+        costs[model] = ModelCosts(
+            working * SHARE_WHOLE_PPM // most_watts, idle * SHARE_WHOLE_PPM // most_watts, price
+        )  # fmt: skip
+    return costs
 
 
 class _Planning:
     """One plan in the making."""
 
-    def __init__(self, make_engine: EngineMaker, arrivals: Mapping[Request, int], snapshot: Snapshot) -> None:
+    def __init__(
+        self, make_engine: EngineMaker, policy: Policy, arrivals: Mapping[Request, int], snapshot: Snapshot
+    ) -> None:
         self._snapshot = snapshot
         self._nodes = in_order(snapshot.nodes)
         self._now = {node.name: node for node in snapshot.nodes}
-        self._state = state_of(self._nodes)
-        self._engine: Engine = make_engine(self._state, Policy("gpuyard"), 0)
+        self._state = state_of(self._nodes, snapshot.prices_nano)
+        self._engine: Engine = make_engine(self._state, policy, 0)
         self._engine.set_mix(*self._expected(arrivals))
         self._engine.set_tiers(_tiers(self._nodes, self._state.models))
 
@@ -125,8 +161,8 @@ class _Planning:
         seen = self._engine.look(class_, where.node)
         self._engine.take(class_, where)
         node = self._nodes[where.node]
-        self._now[node.name] = _taking(self._now[node.name], where, request)
         uuids = tuple(node.cards[card].uuid for card in where.cards)
+        self._now[node.name] = self._now[node.name].taking(uuids, request)
         return Placement(request.lease_id, node.name, uuids, "fragmentation_aware", dict(seen.terms) if seen else {})
 
     def _refuse(self, request: Request, now_us: int) -> Refusal:
@@ -142,6 +178,7 @@ class _Planning:
             request.shape.compute_ppm,
             request.shape.memory_bytes,
             ANY_MODEL if model is None else self._state.model_set([model]),
+            MODES[request.mode],
         )
 
     def _expected(self, arrivals: Mapping[Request, int]) -> tuple[list[Typical], int]:
@@ -171,20 +208,3 @@ def _tiers(nodes: Sequence[NodeView], models: Sequence[str]) -> list[int]:
     memory = {card.model: card.memory_bytes for node in nodes for card in node.cards}
     least, most = min(memory.values(), default=0), max(memory.values(), default=1)
     return [(memory[model] - least) * SHARE_WHOLE_PPM // max(1, most) for model in models]
-
-
-def _taking(node: NodeView, where: Where, request: Request) -> NodeView:
-    cards = list(node.cards)
-    for at in where.cards:
-        card = cards[at]
-        cards[at] = replace(
-            card,
-            memory_free_bytes=card.memory_free_bytes - request.shape.memory_bytes,
-            compute_free_ppm=card.compute_free_ppm - request.shape.compute_ppm,
-        )
-    return replace(
-        node,
-        cards=tuple(cards),
-        cpu_free_milli=node.cpu_free_milli - request.cpu_milli,
-        memory_free_bytes=node.memory_free_bytes - request.memory_bytes,
-    )

@@ -24,6 +24,7 @@ from gpuyard.scheduling.plan import (
     Scheduler,
     Shortfall,
     Snapshot,
+    Weighing,
 )
 
 MAX_DOMAINS: Final = 64  # places of a sort that are tried for one gang
@@ -63,6 +64,9 @@ class Gangs:
             each = tuple(members)
             if single:
                 self._place_singles(draft, each)
+            elif group is None and isinstance(self.inner, Weighing) and self.inner.weighs_topology:
+                for request in each:
+                    self._place_weighed(draft, request)
             elif group is None:
                 for request in each:
                     self._place_gang(draft, (request,))
@@ -75,15 +79,34 @@ class Gangs:
         _commit(draft, plan.placements, {request.lease_id: request for request in requests}, "any")
         draft.refusals += plan.refusals
 
+    def _place_weighed(self, draft: _Draft, request: Request) -> None:
+        """Several cards of one node, where how near they are is weighed with all else: the inner scheduler decides."""
+        kind = (_kind(request),)
+        if (known := draft.refused.get(kind)) is not None:
+            draft.refusals.append(replace(known[0], lease_id=request.lease_id))
+            return
+        plan = self.inner.plan(draft.snapshot, (request,), draft.now_us)
+        if plan.refusals:
+            draft.refused[kind] = list(plan.refusals)
+            draft.refusals += plan.refusals
+            return
+        (placed,) = plan.placements
+        node = next(node for node in draft.snapshot.nodes if node.name == placed.node)
+        nearest = _nearest(node, request, placed)
+        if topology.farthest(node, nearest.card_uuids) < topology.farthest(node, placed.card_uuids):
+            placed = nearest
+        level = "island" if topology.on_one_island(node, placed.card_uuids) else "node"
+        _commit(draft, (placed,), {request.lease_id: request}, level)
+
     def _place_gang(self, draft: _Draft, members: Sequence[Request]) -> None:
-        kind = tuple((m.shape, m.count, m.card_model, m.cpu_milli, m.memory_bytes) for m in members)
+        kind = tuple(_kind(member) for member in members)
         if (known := draft.refused.get(kind)) is not None:
             draft.refusals += [replace(r, lease_id=m.lease_id) for r, m in zip(known, members, strict=True)]
             return
         by_id = {member.lease_id: member for member in members}
         tried: Plan | None = None
         for level, nodes in _domains(draft.snapshot, members):
-            part = Snapshot(draft.snapshot.version, nodes)
+            part = replace(draft.snapshot, nodes=nodes)
             tried = _together(part, members) or self._near(part, members, draft.now_us)
             if not tried.refusals:
                 _commit(draft, tried.placements, by_id, level)
@@ -115,6 +138,12 @@ class Gangs:
         return Plan(snapshot.version, tuple(placements), ())
 
 
+def _kind(member: Request) -> tuple[object, ...]:
+    return (
+        member.shape, member.count, member.card_model, member.cpu_milli, member.memory_bytes, member.mode
+    )  # fmt: skip
+
+
 def _single(request: Request) -> bool:
     return request.group is None and request.count == 1
 
@@ -143,8 +172,7 @@ def _nearest(node: NodeView, request: Request, placed: Placement) -> Placement:
         return placed
     wanted = set(placed.card_uuids)
     model = next(card.model for card in node.cards if card.uuid in wanted)
-    fitting = [card for card in node.cards if _takes(card.schedulable, card.model, request) and card.model == model]
-    fitting = [card for card in fitting if card.holds(request.shape)]
+    fitting = [card for card in node.cards if card.takes(request) and card.model == model]
     chosen = topology.choose_cards(node, fitting, request.count)
     return replace(placed, card_uuids=tuple(card.uuid for card in chosen)) if len(chosen) == request.count else placed
 
@@ -159,7 +187,7 @@ def _together(snapshot: Snapshot, members: Sequence[Request]) -> Plan | None:
     node = snapshot.nodes[0]
     if slots(node, head) < len(members) or node.topology is None:
         return None
-    fitting = [c for c in node.cards if _takes(c.schedulable, c.model, head) and c.holds(head.shape)]
+    fitting = [card for card in node.cards if card.takes(head)]
     if len({card.model for card in fitting}) > 1:
         return None
     left = list(topology.choose_cards(node, fitting, head.count * len(members)))
@@ -172,17 +200,7 @@ def _together(snapshot: Snapshot, members: Sequence[Request]) -> Plan | None:
 
 
 def _like(member: Request, head: Request) -> bool:
-    return (member.shape, member.count, member.card_model, member.cpu_milli, member.memory_bytes) == (
-        head.shape,
-        head.count,
-        head.card_model,
-        head.cpu_milli,
-        head.memory_bytes,
-    )
-
-
-def _takes(schedulable: bool, model: str, request: Request) -> bool:
-    return schedulable and request.card_model in (None, model)
+    return _kind(member) == _kind(head)
 
 
 def slots(node: NodeView, request: Request) -> int:
@@ -191,9 +209,11 @@ def slots(node: NodeView, request: Request) -> int:
         return 0
     shape = request.shape
     cards = sum(
-        min(card.memory_free_bytes // shape.memory_bytes, card.compute_free_ppm // shape.compute_ppm)
+        1
+        if request.mode == "exclusive"
+        else min(card.memory_free_bytes // shape.memory_bytes, card.compute_free_ppm // shape.compute_ppm)
         for card in node.cards
-        if _takes(card.schedulable, card.model, request) and card.holds(shape)
+        if card.takes(request)
     )
     most = cards // request.count
     if request.cpu_milli:

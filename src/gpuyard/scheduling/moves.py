@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from gpuyard.scheduling.engine import Engine
-from gpuyard.scheduling.state import State, Want, Where
+from gpuyard.scheduling.state import EXCLUSIVE, State, Want, Where
 
 # What leases hold by CPU alone counts as this much of a card per core, where the cheaper of two sets is looked for.
 _CORE_AS_PPM: Final = 20_000
@@ -120,7 +120,9 @@ def _set_of(engine: Engine, holdings: Holdings, node: int, want: Want, budget: M
 
     def holds(card: int) -> bool:
         share, room, mode = free.cards[card]
-        return share >= want.share_ppm and room >= want.card_memory_bytes and mode in (0, want.mode)
+        return (
+            share >= want.share_ppm and room >= want.card_memory_bytes and (mode == 0 or mode == want.mode != EXCLUSIVE)
+        )
 
     def trouble(card: int) -> tuple[bool, int, int]:
         stuck = not holds(card) and not all(leases[lease].movable for lease in on_cards[card])

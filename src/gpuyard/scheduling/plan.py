@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from gpuyard.model.slices import SliceShape
 from gpuyard.model.topology import Topology
+from gpuyard.model.units import SHARE_WHOLE_PPM
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,26 @@ class CardView:
     compute_free_ppm: int
     schedulable: bool = True
     pci_address: str | None = None  # the card's name in its node's topology
+    mode: str | None = None  # how what is on it shares it, a name of `state.MODES`; None: as usual
+    paid: bool = False  # a lease that is not spot is on it
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is on it."""
+        return self.memory_free_bytes >= self.memory_bytes and self.compute_free_ppm >= SHARE_WHOLE_PPM
+
+    def admits(self, mode: str) -> bool:
+        """Whether slices of this mode may join what is on it: none may where either wants the card to itself."""
+        return self.empty or (self.mode or "shared") == mode != "exclusive"
 
     def holds(self, shape: SliceShape) -> bool:
         """Whether the shape fits what is free now."""
         return self.memory_free_bytes >= shape.memory_bytes and self.compute_free_ppm >= shape.compute_ppm
+
+    def takes(self, request: Request) -> bool:
+        """Whether a slice of the request could be cut from it now."""
+        able = self.schedulable and request.card_model in (None, self.model)
+        return able and self.holds(request.shape) and self.admits(request.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,8 @@ class NodeView:
                     card,
                     memory_free_bytes=card.memory_free_bytes - memory,
                     compute_free_ppm=card.compute_free_ppm - compute,
+                    mode=request.mode,
+                    paid=card.paid or not request.spot,
                 )
                 if card.uuid in card_uuids
                 else card
@@ -65,6 +84,7 @@ class Snapshot:
 
     version: int
     nodes: tuple[NodeView, ...]
+    prices_nano: Mapping[str, int] = field(default_factory=dict[str, int])  # of a whole card for an hour, by model
 
     def with_nodes(self, changed: Mapping[str, NodeView]) -> Snapshot:
         """The same fleet with these nodes as they are given."""
@@ -89,6 +109,7 @@ class Request:
     spot: bool = False
     created_us: int = 0  # since when it waits
     time_limit_us: int | None = None  # None: it may run for ever
+    mode: str = "shared"  # how its slices share their cards, a name of `state.MODES`
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +127,7 @@ class Placement:
 @dataclass(frozen=True, slots=True)
 class Shortfall:
     """What one node lacked: a reason key (no_free_card, no_cpu, no_memory, cordoned,
-    other_model, gang) and the numbers."""
+    other_model, other_mode, gang) and the numbers."""
 
     node: str
     lacks: str
@@ -146,6 +167,16 @@ class Scheduler(Protocol):
 
     def plan(self, snapshot: Snapshot, requests: Sequence[Request], now_us: int) -> Plan:
         """Requests are taken in their order; an earlier placement takes from what later ones see."""
+        ...
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A scheduler that can weigh how near the cards of a request are to each other against all else."""
+
+    @property
+    def weighs_topology(self) -> bool:
+        """Whether it does."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, getcontext
 from typing import Final
@@ -12,8 +12,14 @@ from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.scheduling.state import Want
 
 # What `gpuyard` weighs, in the order of the kernel's `enum term`: each in ppm of a card, times its weight.
-TERMS: Final = ("lost", "waste", "stranded_cpu", "opened_node", "order", "tier")
-WEIGHTS: Final = {"lost": 10, "waste": 50, "stranded_cpu": 16, "opened_node": 2, "order": 8, "tier": 1000}
+TERMS: Final = (
+    "lost", "waste", "stranded_cpu", "opened_node", "order", "tier", "topology", "watts", "price",
+)  # fmt: skip
+WEIGHTS: Final[Mapping[str, int]] = {
+    "lost": 10, "waste": 50, "stranded_cpu": 16, "opened_node": 2, "order": 8, "tier": 1000,
+    "topology": 200, "watts": 1, "price": 1,
+}  # fmt: skip
+MOST_WEIGHT: Final = 1_000_000
 
 # Position = the number in the kernel's `enum policy`.
 NAMES: Final = ("gpuyard", "fgd", "bestfit", "packing", "clustering", "dotprod", "random", "binpack-spread")
@@ -25,6 +31,17 @@ class Policy:
 
     name: str
     weights: tuple[int, ...] = tuple(WEIGHTS[term] for term in TERMS)
+
+    @classmethod
+    def weighing(cls, changed: Mapping[str, int]) -> Policy:
+        """`gpuyard` with these weights instead of its own. Raises KeyError for a term that there is not."""
+        if unknown := changed.keys() - WEIGHTS.keys():
+            raise KeyError(*unknown)
+        return cls("gpuyard", tuple({**WEIGHTS, **changed}[term] for term in TERMS))
+
+    def weight(self, term: str) -> int:
+        """What a term is multiplied by."""
+        return self.weights[TERMS.index(term)]
 
     @property
     def number(self) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gpuyard.model.units import SECOND_US, SHARE_WHOLE_PPM
@@ -144,7 +144,7 @@ def _cards(node: NodeView, request: Request) -> list[CardView]:
 
 
 def _only(snapshot: Snapshot, names: set[str]) -> Snapshot:
-    return Snapshot(snapshot.version, tuple(node for node in snapshot.nodes if node.name in names))
+    return replace(snapshot, nodes=tuple(node for node in snapshot.nodes if node.name in names))
 
 
 class _Clearing:

@@ -19,7 +19,7 @@ from gpuyard.scheduling.moves import Holding, Holdings, MoveBudget, consolidate,
 from gpuyard.scheduling.plan import NodeView, Request, Snapshot
 from gpuyard.scheduling.policies import Policy
 from gpuyard.scheduling.running import Running, released
-from gpuyard.scheduling.state import ANY_MODEL, MOST_CARDS, MOST_MODELS, Want, Where
+from gpuyard.scheduling.state import ANY_MODEL, MODES, MOST_CARDS, MOST_MODELS, Want, Where
 
 MINUTES_A_DAY: Final = 24 * 60
 
@@ -142,7 +142,7 @@ class _Fleet:
     ) -> None:
         self._nodes = in_order(released(snapshot, running).nodes)
         self._leases = list(running)
-        state = state_of(self._nodes)
+        state = state_of(self._nodes, snapshot.prices_nano)
         self.engine: Engine = make_engine(state, Policy("gpuyard"), 0)
         LearntMix(len(self._nodes)).tell(self.engine)
         self.holdings = Holdings(state)
@@ -164,7 +164,7 @@ class _Fleet:
         shape = lease.shape
         want = Want(
             lease.cpu_milli, lease.memory_bytes, len(lease.card_uuids), shape.compute_ppm, shape.memory_bytes,
-            ANY_MODEL if model is None else self._state.model_set([model]),
+            ANY_MODEL if model is None else self._state.model_set([model]), MODES[lease.mode],
         )  # fmt: skip
         where = Where(at, tuple(cards[uuid][0] for uuid in lease.card_uuids))
         class_ = self.engine.class_of(want)
@@ -175,7 +175,10 @@ class _Fleet:
     def want(self, compute_ppm: int, card_memory_bytes: int, request: Request, model: str | None) -> Want:
         """A request in the engine's terms."""
         models = ANY_MODEL if model is None else self._state.model_set([model])
-        return Want(request.cpu_milli, request.memory_bytes, request.count, compute_ppm, card_memory_bytes, models)
+        return Want(
+            request.cpu_milli, request.memory_bytes, request.count, compute_ppm, card_memory_bytes, models,
+            MODES[request.mode],
+        )  # fmt: skip
 
     def next_number(self) -> int:
         """A number for what is added."""
@@ -202,7 +205,7 @@ def _free_now(snapshot: Snapshot, moves: Iterable[Relocation], running: Sequence
         lease = leases[move.lease_id]
         node = nodes[move.node]
         cards = {card.uuid: card for card in node.cards}
-        room = all(cards[uuid].schedulable and cards[uuid].holds(lease.shape) for uuid in move.card_uuids)
+        room = all(cards[uuid].takes(_as_request(lease)) for uuid in move.card_uuids)
         cpu = node.cpu_free_milli >= lease.cpu_milli and node.memory_free_bytes >= lease.memory_bytes
         if not (room and cpu and node.schedulable):
             return False
@@ -211,7 +214,10 @@ def _free_now(snapshot: Snapshot, moves: Iterable[Relocation], running: Sequence
 
 
 def _as_request(lease: Running) -> Request:
-    return Request(lease.lease_id, lease.shape, len(lease.card_uuids), None, lease.cpu_milli, lease.memory_bytes)
+    return Request(
+        lease.lease_id, lease.shape, len(lease.card_uuids), None, lease.cpu_milli, lease.memory_bytes,
+        spot=lease.spot, mode=lease.mode,
+    )  # fmt: skip
 
 
 def within_budget(

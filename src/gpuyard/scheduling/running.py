@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from gpuyard.model.slices import SliceShape
-from gpuyard.scheduling.plan import NodeView, Snapshot
+from gpuyard.scheduling.plan import CardView, NodeView, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Running:
     reclaimed_us: int | None = None  # when its gang was last reclaimed
     noticed: bool = False  # it was told to go already
     ends_us: int | None = None
+    mode: str = "shared"
 
 
 def released(snapshot: Snapshot, gone: Iterable[Running]) -> Snapshot:
@@ -56,13 +57,12 @@ def _without(node: NodeView, gone: list[Running]) -> NodeView:
         cpu_free_milli=node.cpu_free_milli + sum(lease.cpu_milli for lease in gone),
         memory_free_bytes=node.memory_free_bytes + sum(lease.memory_bytes for lease in gone),
         cards=tuple(
-            replace(
-                card,
-                memory_free_bytes=card.memory_free_bytes + memory[card.uuid],
-                compute_free_ppm=card.compute_free_ppm + compute[card.uuid],
-            )
-            if card.uuid in compute
-            else card
-            for card in node.cards
+            _given(card, memory[card.uuid], compute[card.uuid]) if card.uuid in compute else card for card in node.cards
         ),
     )
+
+
+def _given(card: CardView, memory_bytes: int, compute_ppm: int) -> CardView:
+    free = card.memory_free_bytes + memory_bytes, card.compute_free_ppm + compute_ppm
+    given = replace(card, memory_free_bytes=free[0], compute_free_ppm=free[1])
+    return replace(given, mode=None, paid=False) if given.empty else given

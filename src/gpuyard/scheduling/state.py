@@ -13,8 +13,22 @@ ANY_MODEL: Final = (1 << 62) - 1
 MOST_CARDS: Final = 32  # per node
 MOST_MODELS: Final = 62
 
-# Modes of a card that slices on it share. A card with something on it takes only its own mode; an empty one takes any.
+# Modes of a card that slices on it share. A card with something on it takes only its own mode, or nothing more where
+# that is exclusive; an empty one takes any.
 MODES: Final = {"shared": 1, "mps": 2, "time_slice": 3, "exclusive": 4, "mig": 5}
+EXCLUSIVE: Final = MODES["exclusive"]
+
+# By card of a node and by card: how far they are from each other, in ppm of the usual farthest pair.
+Distances = tuple[tuple[int, ...], ...]
+
+
+class ModelCosts(NamedTuple):
+    """What a card of a model costs, in ppm of the largest in the fleet: power at work beyond idling, power idle, price.
+    0 where it is not known."""
+
+    working_ppm: int = 0
+    idling_ppm: int = 0
+    price_ppm: int = 0
 
 
 class Want(NamedTuple):
@@ -69,6 +83,8 @@ class State:
     card_memory_total_bytes: array[int] = field(default_factory=_column)
     mode: array[int] = field(default_factory=_column)
     model: array[int] = field(default_factory=_column)
+    links: dict[int, Distances] = field(default_factory=dict[int, Distances])  # of nodes where they are known
+    costs: dict[str, ModelCosts] = field(default_factory=dict[str, ModelCosts])
 
     @property
     def nodes(self) -> int:
@@ -126,6 +142,10 @@ class State:
         self.mode[at], self.model[at] = mode, self.model_number(model)
         self.cards[node] += 1
         return card
+
+    def costs_by_number(self) -> list[ModelCosts]:
+        """What each model costs, by its number."""
+        return [self.costs.get(name, ModelCosts()) for name in self.models]
 
     @property
     def share_total(self) -> int:

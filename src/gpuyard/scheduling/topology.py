@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from gpuyard.model.topology import Topology, format_cpu_list, parse_cpu_list
+from gpuyard.model.topology import Link, LinkKind, Topology, format_cpu_list, parse_cpu_list
+from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.scheduling.plan import CardView, NodeView
 
 EXACT_CARDS: Final = 16
@@ -120,17 +121,63 @@ def choose_cards(node: NodeView, cards: Sequence[CardView], count: int) -> tuple
     return tuple([*found, *rest][:count])
 
 
+@lru_cache(maxsize=4096)
+def _card_distances(topology: Topology, addresses: tuple[str | None, ...]) -> Distances:
+    place = topology.index()
+    far = Link(LinkKind.UNKNOWN).distance
+    between = distances(topology)
+    at = [None if address is None else place.get(address) for address in addresses]
+    return tuple(
+        tuple(
+            0
+            if one == other
+            else (far if a is None or b is None else between[a][b]) * SHARE_WHOLE_PPM // Link(LinkKind.SYS).distance
+            for other, b in enumerate(at)
+        )
+        for one, a in enumerate(at)
+    )
+
+
+def card_distances(node: NodeView) -> Distances:
+    """How far its cards are from each other, in their order, in ppm of the way between sockets."""
+    if node.topology is None:
+        return ()
+    return _card_distances(node.topology, tuple(card.pci_address for card in node.cards))
+
+
 def worst_link(node: NodeView, card_uuids: Sequence[str]) -> str | None:
     """The class of the farthest pair among these cards, as `nvidia-smi topo` writes it; None where it is not known."""
-    if node.topology is None or len(card_uuids) < 2:
+    devices = _devices(node, card_uuids)
+    if node.topology is None or devices is None or len(card_uuids) < 2:
+        return None
+    links = [node.topology.links[a][b] for a in devices for b in devices if a != b]
+    return max(links, key=lambda link: link.distance).text
+
+
+def _devices(node: NodeView, card_uuids: Sequence[str]) -> list[int] | None:
+    """The places of these cards in the node's topology; None where it is not known of all of them."""
+    if node.topology is None:
         return None
     place = node.topology.index()
     at = [place.get(card.pci_address or "") for card in node.cards if card.uuid in card_uuids]
-    if None in at:
-        return None
-    devices = [device for device in at if device is not None]
-    links = [node.topology.links[a][b] for a in devices for b in devices if a != b]
-    return max(links, key=lambda link: link.distance).text
+    return None if None in at else [device for device in at if device is not None]
+
+
+def farthest(node: NodeView, card_uuids: Sequence[str]) -> int:
+    """The distance of the farthest pair among these cards; 0 where it is not known."""
+    devices = _devices(node, card_uuids)
+    if node.topology is None or devices is None:
+        return 0
+    between = distances(node.topology)
+    return max((between[a][b] for a in devices for b in devices), default=0)
+
+
+def on_one_island(node: NodeView, card_uuids: Sequence[str]) -> bool:
+    """Whether NVLink joins all of these cards, directly or over one another."""
+    devices = _devices(node, card_uuids)
+    if node.topology is None or devices is None or len(devices) < 2:
+        return False
+    return any(set(devices) <= set(island) for island in node.topology.islands())
 
 
 def near_cpus(node: NodeView, card_uuids: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.scheduling.engine import NEVER, Typical
-from gpuyard.scheduling.state import Want
+from gpuyard.scheduling.state import EXCLUSIVE, ModelCosts, Want
 
 Ints = NDArray[np.int64]
 
@@ -30,7 +30,8 @@ def is_empty(state: CardState) -> bool:
 class Columns:
     """Every state that a card was ever in, by row, and what the mix says of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, costs: Sequence[ModelCosts] = ()) -> None:
+        self.model_costs = costs
         self.states: list[CardState] = []
         self._rows: dict[CardState, int] = {}
         self.mix: list[Typical] = []
@@ -47,6 +48,8 @@ class Columns:
         self.waste: Ints = np.zeros(room, np.int64)
         self.empty: Ints = np.zeros(room, np.int64)
         self.tier: Ints = np.zeros(room, np.int64)
+        self.costs: Ints = np.zeros((room, 3), np.int64)
+        self.room_total: Ints = np.zeros(room, np.int64)
         for row in range(1, len(self.states)):
             self._measure(row)
 
@@ -70,11 +73,13 @@ class Columns:
     tiers: Sequence[int] = ()
 
     def _measure(self, row: int) -> None:
-        share, room, mode, model, _, room_total = state = self.states[row]
+        share, room, _, model, _, room_total = state = self.states[row]
         self.share[row], self.empty[row] = share, is_empty(state)
+        self.costs[row] = self.model_costs[model] if model < len(self.model_costs) else 0
+        self.room_total[row] = room_total
         self.tier[row] = self.tiers[model] if model < len(self.tiers) else 0
         for at, (want, _) in enumerate(self.mix):
-            self.copies[row, at] = _copies(want, share, room, mode, model)
+            self.copies[row, at] = _copies(want, state)
         room_ppm = room * SHARE_WHOLE_PPM // room_total if room_total > 0 else share
         tighter = min(share, room_ppm) // _STEP_PPM
         self.waste[row] = (share + room_ppm) // 2 - self._filled_of(room_total)[tighter]
@@ -97,12 +102,15 @@ class Columns:
         return filled
 
 
-def _copies(want: Want, share: int, room: int, mode: int, model: int) -> int:
+def _copies(want: Want, state: CardState) -> int:
+    share, room, mode, model, *_ = state
+    empty = is_empty(state)
     if want.slices == 0 or not want.models >> model & 1 or mode not in (0, want.mode):
         return 0
     by_share = share // want.share_ppm if want.share_ppm > 0 else PLENTY
     by_room = room // want.card_memory_bytes if want.card_memory_bytes > 0 else PLENTY
-    return min(by_share, by_room, 1 if want.slices > 1 else PLENTY)
+    fit = min(by_share, by_room, 1 if want.slices > 1 else PLENTY)
+    return int(empty) if want.mode == EXCLUSIVE and fit > 0 else fit
 
 
 def _need(want: Want, room_total: int) -> int:
@@ -134,7 +142,7 @@ class Kind:
         share, room, mode, model, share_total, room_total = state = columns.states[row]
         want = self.want
         fits = row != ABSENT and want.models >> model & 1 and share >= want.share_ppm
-        if not fits or room < want.card_memory_bytes or not (is_empty(state) or mode == want.mode):
+        if not fits or room < want.card_memory_bytes or not (is_empty(state) or mode == want.mode != EXCLUSIVE):
             return -1
         left = (share - want.share_ppm, room - want.card_memory_bytes)
         return columns.row((*left, want.mode, model, share_total, room_total))

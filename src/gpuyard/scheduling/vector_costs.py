@@ -13,8 +13,10 @@ from gpuyard.scheduling.engine import NEVER, Typical
 from gpuyard.scheduling.policies import TERMS
 from gpuyard.scheduling.state import Want
 from gpuyard.scheduling.vector_columns import Columns, Ints, Kind
+from gpuyard.scheduling.vector_topology import Links
 
 KINDS: Final = 12
+_TOPOLOGY: Final = TERMS.index("topology")
 _MOST: Final = (1 << 31) - 1
 Costs = tuple[Ints, Ints, Mapping[str, Ints]]  # by node: cost, chosen cards (padded), terms
 
@@ -37,6 +39,7 @@ class Nodes:
     kinds: Ints  # [nodes, KINDS] leases by kind of request
     weights: Sequence[int]
     seed: int
+    links: Links
     decisions: int = 0
     cpu_per_card: int = 1
     total_weight: int = 1
@@ -101,29 +104,55 @@ def _options(nodes: Nodes, kind: Kind, rows: Ints) -> tuple[Ints, Ints]:
     return at[first], card[first]
 
 
-def _best(nodes: int, at: Ints, card: Ints, cost: Ints) -> tuple[Ints, Ints]:
-    """By node the first of its cheapest options: its index."""
-    order = np.lexsort((card, cost, at))
+def _best(nodes: int, at: Ints, rank: Ints, cost: Ints) -> Ints:
+    """By node the index of the cheapest of its options; of equals, of the one with the lowest rank."""
+    order = np.lexsort((rank, cost, at))
     sorted_at = at[order]
     first = np.flatnonzero(np.r_[True, sorted_at[1:] != sorted_at[:-1]]) if len(order) else order
     picked = order[first]
     index = np.zeros(nodes, np.int64)
     index[at[picked]] = picked
-    return index, card[index]
+    return index
+
+
+def _choices(nodes: Nodes, kind: Kind, rows: Ints) -> tuple[Ints, Ints, Ints]:
+    """What is weighed against each other: (row, rank, cards), ranks in the order in which the kernel tries them."""
+    want = kind.want
+    if want.slices == 1:
+        at, card = _options(nodes, kind, rows)
+        return at, card, card[:, None]
+    every = np.arange(len(rows))
+    if want.slices == 0:
+        return every, every, np.zeros((len(rows), 0), np.int64)
+    picked = _pick(nodes, kind, rows, 1)
+    if want.slices < 2 or not nodes.links.any or not nodes.weights[_TOPOLOGY]:
+        return every, np.zeros(len(rows), np.int64), picked
+    state = nodes.state[rows]
+    at, first, grown = nodes.links.grow(rows, kind.after[state] >= 0, nodes.columns.share[state], want.slices)
+    ranks = np.concatenate([np.zeros(len(rows), np.int64), first + 1])
+    return np.concatenate([every, at]), ranks, np.concatenate([picked, grown])
 
 
 def _gpuyard(nodes: Nodes, kind: Kind, rows: Ints) -> Costs:
+    want = kind.want
+    at, rank, card = _choices(nodes, kind, rows)
+    values = _terms(nodes, kind, rows, at, card)
+    cost = np.zeros(len(at), np.int64)
+    for weight, value in zip(nodes.weights, values, strict=True):
+        cost += weight * value
+    chosen = card if want.slices else np.zeros((len(rows), 1), np.int64)
+    if len(at) == len(rows) and want.slices != 1:
+        return cost, chosen, dict(zip(TERMS, values, strict=True))
+    index = _best(len(rows), at, rank, cost)
+    return cost[index], chosen[index], {name: v[index] for name, v in zip(TERMS, values, strict=True)}
+
+
+def _terms(nodes: Nodes, kind: Kind, rows: Ints, at: Ints, card: Ints) -> tuple[Ints, ...]:
+    """See `policies.TERMS`; of every choice."""
     want, columns = kind.want, nodes.columns
     state = nodes.state[rows]
-    if want.slices == 1:
-        at, card = _options(nodes, kind, rows)
-        before, then = state[at, card][:, None], kind.after[state[at, card]][:, None]
-    else:
-        at = np.arange(len(rows))
-        picked = _pick(nodes, kind, rows, 1) if want.slices else np.zeros((len(rows), 0), np.int64)
-        card = picked
-        before = np.take_along_axis(state, picked, axis=1)
-        then = kind.after[before]
+    before = state[at[:, None], card]
+    then = kind.after[before]
     cpu, memory = nodes.cpu[rows], nodes.memory[rows]
     slots = columns.copies[state].sum(axis=1)
     idle = columns.share[state].sum(axis=1)
@@ -136,22 +165,21 @@ def _gpuyard(nodes: Nodes, kind: Kind, rows: Ints) -> Costs:
     untouched = columns.empty[state].sum(axis=1) == nodes.cards[rows]
     if want.slices == 0:
         untouched &= cpu == nodes.cpu_total[rows]
-    values = (
+    idling = columns.costs[state, 1].sum(axis=1) * untouched
+    working, price = columns.costs[before, 0], columns.costs[before, 2]
+    room_ppm = want.card_memory_bytes * SHARE_WHOLE_PPM // np.maximum(1, columns.room_total[before])
+    paid = np.maximum(np.where(columns.room_total[before] > 0, room_ppm, 0), want.share_ppm)
+    return (
         (usable_now[at] - usable_then) // nodes.total_weight - want.share_sum_ppm,
         columns.waste[then].sum(axis=1) - columns.waste[before].sum(axis=1),
         more * SHARE_WHOLE_PPM // nodes.cpu_per_card,
         untouched[at] * SHARE_WHOLE_PPM,
         rows[at] * SHARE_WHOLE_PPM // len(nodes.cpu),
         columns.tier[then].max(axis=1, initial=0),
+        nodes.links.farness(rows[at], card),
+        (want.share_ppm * working // SHARE_WHOLE_PPM).sum(axis=1) + idling[at],
+        (paid * price // SHARE_WHOLE_PPM).sum(axis=1),
     )
-    cost = np.zeros(len(at), np.int64)
-    for weight, value in zip(nodes.weights, values, strict=True):
-        cost += weight * value
-    if want.slices == 1:
-        index, best = _best(len(rows), at, card, cost)
-        return cost[index], best[:, None], {name: v[index] for name, v in zip(TERMS, values, strict=True)}
-    chosen = card if want.slices else np.zeros((len(rows), 1), np.int64)
-    return cost, chosen, dict(zip(TERMS, values, strict=True))
 
 
 def _by_resources(nodes: Nodes, cpu: Ints, memory: Ints) -> Ints:
@@ -196,8 +224,8 @@ def _fgd(nodes: Nodes, kind: Kind, rows: Ints) -> Costs:
     cost = -(np.searchsorted(nodes.steps, now[at] - after, side="right") - 1).astype(np.int64)
     if not one:
         return cost, card, {}
-    index, best = _best(len(rows), at, card, cost)
-    return cost[index], best[:, None], {}
+    index = _best(len(rows), at, card, cost)
+    return cost[index], card[index][:, None], {}
 
 
 def _fragment(nodes: Nodes, fitting: Ints, used: Ints, idle: Ints, cpu: Ints, memory: Ints) -> Ints:

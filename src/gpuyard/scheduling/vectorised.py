@@ -11,6 +11,7 @@ from gpuyard.scheduling.policies import Policy, fgd_steps
 from gpuyard.scheduling.state import State, Want, Where
 from gpuyard.scheduling.vector_columns import ABSENT, Columns, Ints, Kind
 from gpuyard.scheduling.vector_costs import KINDS, Nodes, cost_of, kind_of
+from gpuyard.scheduling.vector_topology import Links
 
 
 class VectorisedEngine:
@@ -18,7 +19,7 @@ class VectorisedEngine:
 
     def __init__(self, state: State, policy: Policy, seed: int) -> None:
         self.policy = policy
-        self._columns = Columns()
+        self._columns = Columns(state.costs_by_number())
         self._kinds: dict[Want, int] = {}
         self._classes: list[Kind] = []
         self._log: list[int] = []
@@ -36,6 +37,7 @@ class VectorisedEngine:
             kinds=np.zeros((state.nodes, KINDS), np.int64),
             weights=policy.weights,
             seed=seed,
+            links=Links.of(state),
         )
         for node in range(state.nodes):
             for card in range(state.cards[node]):

@@ -11,7 +11,7 @@ static void rescore(fleet *f, wanted *w, int32_t node) {
 static int alike(const fleet *f, int32_t a, int32_t b) {
     size_t width = (size_t)f->width;
     return f->looks[a] == f->looks[b] && f->cpu[a] == f->cpu[b] && f->memory[a] == f->memory[b] &&
-           f->cpu_total[a] == f->cpu_total[b] && f->open[a] == f->open[b] && f->cards[a] == f->cards[b] &&
+           f->cpu_total[a] == f->cpu_total[b] && f->open[a] == f->open[b] && f->cards[a] == f->cards[b] && f->links[a] == f->links[b] &&
            memcmp(f->card + (size_t)a * width, f->card + (size_t)b * width, sizeof(int32_t) * width) == 0;
 }
 

@@ -59,7 +59,7 @@ int32_t gy_after(fleet *f, wanted *w, int32_t row) {
     card_state s = f->states[row];
     int32_t after = NO_STATE;
     if ((w->want.models >> s.model & 1) && s.share >= w->want.share && s.room >= w->want.room &&
-        (is_empty(&s) || s.mode == w->want.mode)) {
+        (is_empty(&s) || (s.mode == w->want.mode && s.mode != GY_EXCLUSIVE))) {
         s.share -= w->want.share, s.room -= w->want.room, s.mode = w->want.mode;
         after = gy_intern(f, s);
         know_states(f, w);
@@ -80,6 +80,8 @@ GY_EXPORT fleet *gy_new(int32_t nodes, int32_t width, int32_t policy, const int6
     f->cards = calloc(n, sizeof(int32_t));
     f->version = calloc(n, sizeof(int32_t));
     f->looks = calloc(n, sizeof(uint64_t));
+    f->links = malloc(n * sizeof(int32_t));
+    for (size_t i = 0; i < n; i++) f->links[i] = -1;
     for (f->alike_size = 1024; f->alike_size < 2 * (int64_t)nodes;) f->alike_size *= 2;
     f->alike = malloc(sizeof(int32_t) * (size_t)f->alike_size);
     f->state_room = 256;
@@ -100,15 +102,15 @@ GY_EXPORT void gy_free(fleet *f) {
         free(w->after), free(w->cost), free(w->stamp);
     }
     void *parts[] = {f->cpu, f->memory, f->cpu_total, f->open, f->kinds, f->card, f->cards, f->version,
-                     f->states, f->hash, f->copies, f->waste, f->looks, f->alike, f->classes, f->log, f};
+                     f->states, f->hash, f->copies, f->waste, f->looks, f->alike, f->classes, f->log, f->links, f->distance, f};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) free(parts[i]);
 }
 
-static void touch(fleet *f, int32_t node) {
+void gy_touch(fleet *f, int32_t node) {
     const int32_t *cards = f->card + (size_t)node * (size_t)f->width;
     uint64_t looks = mixed((uint64_t)f->cpu[node] ^ mixed((uint64_t)f->memory[node] ^ mixed((uint64_t)f->cpu_total[node])));
     for (int32_t c = 0; c < f->cards[node]; c++) looks = mixed(looks ^ (uint64_t)cards[c]);
-    f->looks[node] = mixed(looks ^ (uint64_t)f->open[node]);
+    f->looks[node] = mixed(looks ^ (uint64_t)f->open[node] ^ ((uint64_t)(f->links[node] + 1) << 32));
     f->version[node]++;
     f->log[f->log_to++ % f->log_size] = node;
 }
@@ -117,13 +119,13 @@ static void touch(fleet *f, int32_t node) {
 GY_EXPORT void gy_node(fleet *f, int32_t node, const int64_t *numbers) {
     f->cpu[node] = numbers[0], f->memory[node] = numbers[1];
     f->cpu_total[node] = numbers[2], f->open[node] = numbers[3];
-    touch(f, node);
+    gy_touch(f, node);
 }
 
 /* Whether a node takes new leases. */
 GY_EXPORT void gy_open(fleet *f, int32_t node, int32_t open) {
     f->open[node] = open;
-    touch(f, node);
+    gy_touch(f, node);
 }
 
 /* numbers: share free, room free, mode, model, share total, room total */
@@ -132,7 +134,7 @@ GY_EXPORT void gy_card(fleet *f, int32_t node, int32_t card, const int64_t *numb
     memcpy(&s, numbers, sizeof s);
     f->card[(size_t)node * (size_t)f->width + (size_t)card] = gy_intern(f, s);
     if (card >= f->cards[node]) f->cards[node] = card + 1;
-    touch(f, node);
+    gy_touch(f, node);
 }
 
 static int64_t kind_of(const want *w) {
@@ -167,7 +169,7 @@ GY_EXPORT int32_t gy_take(fleet *f, int32_t class_, int32_t node, const int32_t 
     for (int64_t i = 0; i < w->want.count; i++) cards[chosen[i]] = gy_after(f, w, cards[chosen[i]]);
     f->cpu[node] -= w->want.cpu, f->memory[node] -= w->want.memory;
     f->kinds[(size_t)node * GY_KINDS + (size_t)w->kind]++;
-    touch(f, node);
+    gy_touch(f, node);
     return 1;
 }
 
@@ -183,7 +185,7 @@ GY_EXPORT void gy_give(fleet *f, int32_t class_, int32_t node, const int32_t *ch
     }
     f->cpu[node] += w->want.cpu, f->memory[node] += w->want.memory;
     f->kinds[(size_t)node * GY_KINDS + (size_t)w->kind]--;
-    touch(f, node);
+    gy_touch(f, node);
 }
 
 /* Reads one node back: cpu, memory, then share, room and mode of each card. */

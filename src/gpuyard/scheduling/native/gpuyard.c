@@ -70,8 +70,32 @@ typedef struct {
     int32_t most_then[GY_MOST_TYPICAL];
 } view;
 
-/* The cost of leaving the node as `then` says. */
-static int64_t weigh(const view *v, const tally *then, int64_t tier, int64_t *terms) {
+/* Power that the request adds: that of its share of each card at work, and of all cards of a node that was off. */
+static int64_t watts(const view *v, const int32_t *chosen, int untouched) {
+    const fleet *f = v->f;
+    const int32_t *cards = f->card + (size_t)v->node * (size_t)f->width;
+    int64_t sum = 0;
+    for (int64_t i = 0; i < v->w->want.count; i++) sum += v->w->want.share * f->working[f->states[cards[chosen[i]]].model] / GY_PPM;
+    if (untouched)
+        for (int32_t c = 0; c < f->cards[v->node]; c++) sum += f->idling[f->states[cards[c]].model];
+    return sum;
+}
+
+/* What is paid for the request there: of each card the larger of the two shares. */
+static int64_t price(const view *v, const int32_t *chosen) {
+    const fleet *f = v->f;
+    const want *w = &v->w->want;
+    int64_t sum = 0;
+    for (int64_t i = 0; i < w->count; i++) {
+        const card_state *s = &f->states[f->card[(size_t)v->node * (size_t)f->width + (size_t)chosen[i]]];
+        int64_t room = s->room_total > 0 ? w->room * GY_PPM / s->room_total : 0;
+        sum += (room > w->share ? room : w->share) * f->price[s->model] / GY_PPM;
+    }
+    return sum;
+}
+
+/* The cost of leaving the node as `then` says, once the request is on the cards chosen. */
+static int64_t weigh(const view *v, const tally *then, int64_t tier, const int32_t *chosen, int64_t *terms) {
     const fleet *f = v->f;
     const want *w = &v->w->want;
     int64_t cpu = f->cpu[v->node];
@@ -84,6 +108,9 @@ static int64_t weigh(const view *v, const tally *then, int64_t tier, int64_t *te
     terms[T_OPENED] = untouched ? GY_PPM : 0;
     terms[T_ORDER] = (int64_t)v->node * GY_PPM / f->nodes;
     terms[T_TIER] = tier;
+    terms[T_TOPOLOGY] = gy_farness(f, v->node, chosen, w->count);
+    terms[T_WATTS] = watts(v, chosen, untouched);
+    terms[T_PRICE] = price(v, chosen);
     int64_t cost = 0;
     for (int i = 0; i < GY_TERMS; i++) cost += f->weights[i] * terms[i];
     return cost;
@@ -102,7 +129,7 @@ static int64_t cost_one(view *v, wanted *w, int32_t *chosen, int64_t *terms) {
         copy(f, &then, &v->now);
         count_card(f, cards[c], -1, &then);
         count_card(f, next, 1, &then);
-        int64_t cost = weigh(v, &then, f->tier[f->states[next].model], these);
+        int64_t cost = weigh(v, &then, f->tier[f->states[next].model], &c, these);
         if (cost >= best) continue;
         best = cost, chosen[0] = c;
         if (terms) memcpy(terms, these, sizeof these);
@@ -110,11 +137,11 @@ static int64_t cost_one(view *v, wanted *w, int32_t *chosen, int64_t *terms) {
     return best;
 }
 
-static int64_t cost_several(view *v, wanted *w, int32_t *chosen, int64_t *terms) {
+/* What the cards chosen would cost, all of them together. */
+static int64_t cost_set(view *v, wanted *w, const int32_t *chosen, int64_t *terms) {
     fleet *f = v->f;
-    int32_t *cards = f->card + (size_t)v->node * (size_t)f->width;
-    int64_t these[GY_TERMS], tier = 0;
-    if (w->want.count && !gy_pick(f, w, v->node, chosen, 1)) return GY_NEVER;
+    const int32_t *cards = f->card + (size_t)v->node * (size_t)f->width;
+    int64_t tier = 0;
     tally then;
     copy(f, &then, &v->now);
     for (int64_t i = 0; i < w->want.count; i++) {
@@ -123,9 +150,28 @@ static int64_t cost_several(view *v, wanted *w, int32_t *chosen, int64_t *terms)
         count_card(f, to, 1, &then);
         if (f->tier[f->states[to].model] > tier) tier = f->tier[f->states[to].model];
     }
-    int64_t cost = weigh(v, &then, tier, these);
+    return weigh(v, &then, tier, chosen, terms);
+}
+
+/* The cards with least left, or, where it is known how near cards are to each other and that counts, the cheapest of these and
+ * the sets that grow from each card. */
+static int64_t cost_several(view *v, wanted *w, int32_t *chosen, int64_t *terms) {
+    fleet *f = v->f;
+    int64_t these[GY_TERMS];
+    int32_t set[GY_MOST_CARDS];
+    if (w->want.count && !gy_pick(f, w, v->node, chosen, 1)) return GY_NEVER;
+    int64_t best = cost_set(v, w, chosen, these);
     if (terms) memcpy(terms, these, sizeof these);
-    return cost;
+    if (w->want.count < 2 || f->links[v->node] < 0 || f->weights[T_TOPOLOGY] == 0) return best;
+    for (int32_t c = 0; c < f->cards[v->node]; c++) {
+        if (!gy_grow(f, w, v->node, c, set)) continue;
+        int64_t cost = cost_set(v, w, set, these);
+        if (cost >= best) continue;
+        best = cost;
+        memcpy(chosen, set, sizeof(int32_t) * (size_t)w->want.count);
+        if (terms) memcpy(terms, these, sizeof these);
+    }
+    return best;
 }
 
 /* See `enum term`. GY_NEVER where the request does not fit the node. */

@@ -44,6 +44,7 @@ void gy_measure(fleet *f, int32_t row) {
             int64_t by_share = most(s->share, w->share), by_room = most(s->room, w->room);
             fit = by_share < by_room ? by_share : by_room;
             if (w->count > 1 && fit > 1) fit = 1; /* slices of one request lie on different cards */
+            if (w->mode == GY_EXCLUSIVE && fit > 0) fit = is_empty(s);
         }
         copies[m] = (uint16_t)(fit > 65535 ? 65535 : fit);
     }
@@ -69,6 +70,14 @@ GY_EXPORT void gy_mix(fleet *f, int32_t count, const int64_t *numbers, int64_t c
 /* By model: how much dearer it is than the cheapest, in ppm. */
 GY_EXPORT void gy_tiers(fleet *f, const int64_t *tiers) {
     memcpy(f->tier, tiers, sizeof f->tier);
+    f->epoch++;
+}
+
+/* By model, in ppm of the largest here: power at work beyond idling, power idle, price. */
+GY_EXPORT void gy_costs(fleet *f, const int64_t *working, const int64_t *idling, const int64_t *price) {
+    memcpy(f->working, working, sizeof f->working);
+    memcpy(f->idling, idling, sizeof f->idling);
+    memcpy(f->price, price, sizeof f->price);
     f->epoch++;
 }
 

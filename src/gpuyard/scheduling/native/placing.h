@@ -15,13 +15,14 @@
 #define GY_MOST_TYPICAL 256
 #define GY_MOST_MODELS 62
 #define GY_MOST_ROOMS 16
+#define GY_EXCLUSIVE 4 /* the mode of a slice that shares its card with none, not even of its own mode */
 #define GY_KINDS 12
-#define GY_TERMS 6
+#define GY_TERMS 9
 #define GY_NEVER INT64_MAX
 #define GY_PPM 1000000LL
 
 enum policy { P_GPUYARD, P_FGD, P_BESTFIT, P_PACKING, P_CLUSTERING, P_DOTPROD, P_RANDOM, P_BINPACK_SPREAD };
-enum term { T_LOST, T_WASTE, T_STRANDED, T_OPENED, T_ORDER, T_TIER };
+enum term { T_LOST, T_WASTE, T_STRANDED, T_OPENED, T_ORDER, T_TIER, T_TOPOLOGY, T_WATTS, T_PRICE };
 enum { NO_STATE = -1, UNKNOWN = -2 };
 
 /* What is asked for: `count` slices on different cards of one node. `share` is in ppm of a card, `room` in bytes of its
@@ -78,6 +79,11 @@ typedef struct {
     int64_t rooms[GY_MOST_ROOMS], filled[GY_MOST_ROOMS][101]; /* card sizes, and what random arrivals use of a rest */
     int32_t room_count;
     int64_t tier[GY_MOST_MODELS]; /* by model: how much dearer than the cheapest, in ppm */
+    /* by model, in ppm of the largest here: power of a whole card at work beyond idling, power idle, price */
+    int64_t working[GY_MOST_MODELS], idling[GY_MOST_MODELS], price[GY_MOST_MODELS];
+    int32_t *links;    /* by node: the number of its table of links, -1 where they are not known */
+    int64_t *distance; /* [tables * width * width] how far cards are from each other, in ppm of the usual farthest */
+    int32_t link_tables;
     int64_t fgd_step[101];
 } fleet;
 
@@ -85,10 +91,13 @@ static inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b !=
 static inline int is_empty(const card_state *s) { return s->share == s->share_total && s->room == s->room_total; }
 
 int32_t gy_intern(fleet *f, card_state state);
+void gy_touch(fleet *f, int32_t node);
 int32_t gy_after(fleet *f, wanted *w, int32_t state);
 int32_t gy_take(fleet *f, int32_t class_, int32_t node, const int32_t *chosen);
 int64_t gy_cost(fleet *f, wanted *w, int32_t node, int32_t *chosen, int64_t *terms);
 void gy_measure(fleet *f, int32_t row);
+int64_t gy_farness(const fleet *f, int32_t node, const int32_t *chosen, int64_t count);
+int gy_grow(fleet *f, wanted *w, int32_t node, int32_t first, int32_t *chosen);
 int gy_pick(fleet *f, wanted *w, int32_t node, int32_t *chosen, int order);
 int64_t gy_cost_fgd(fleet *f, wanted *w, int32_t node, int32_t *chosen);
 int64_t gy_cost_peer(fleet *f, wanted *w, int32_t node, int32_t *chosen);
