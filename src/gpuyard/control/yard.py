@@ -54,6 +54,7 @@ class Yard:
     simulated_cards: bool = False
     end_escaped: bool = False  # whether programs that go around their slice are ended, or only told of
     findings: tuple[Finding, ...] = ()
+    fleet_seen_us: int | None = None  # when the probes last looked at the fleet; None: not since this yard began
     identities: dict[str, Identity] = field(default_factory=dict[str, Identity])  # token digest -> who; see api.asking
     access_keys: dict[str, KnownKey] = field(default_factory=dict[str, KnownKey])  # in force; see control.access_keys
     token_uses: TokenUses = field(default_factory=TokenUses)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from gpuyard.store import (  # noqa: F401
     access_tables,
     dialect_tables,
+    incident_tables,
     ledger_tables,
     money_tables,
     move_tables,
@@ -21,7 +22,7 @@ from gpuyard.store import (  # noqa: F401
 )
 from gpuyard.store.tables import METADATA, PARTIAL_INDEXES
 
-HEAD = "0009"  # the schema this build knows; a test compares it with the newest migration
+HEAD = "0010"  # the schema this build knows; a test compares it with the newest migration
 _IMMUTABLE = ("intervals", "events", *money_tables.IMMUTABLE, *ledger_tables.IMMUTABLE, *access_tables.IMMUTABLE)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
