@@ -72,6 +72,7 @@ class Yard:
     wallet_terms: WalletTerms = field(default_factory=WalletTerms)
     terminals: Counter[str] = field(default_factory=Counter[str])  # sessions that are open now, by unit
     card_activity: Callable[[], Mapping[str, CardActivity]] = dict  # by UUID; none where it cannot be read
+    card_energy: Callable[[], Mapping[str, int]] = dict  # millijoules by UUID, ever growing; none where nothing tells
     stripe_secret: str | None = None  # what Stripe signs its calls with; None: such calls are refused
     trouble: str | None = None  # why the last pass of the loops could not be finished
     authority: Authority = field(init=False)

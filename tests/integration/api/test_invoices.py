@@ -258,7 +258,17 @@ def test_a_month_is_forecast_from_whole_days_and_cards_show_what_they_earned(api
     assert found["days_known"] >= 3
     margin = {row["card_model"]: row for row in api.operator.get("/v1/margin").json()["cards"]}
     assert Decimal(margin["RTX4090"]["revenue"]) > 17
-    assert margin["RTX4090"]["energy_cost"] is None
+    assert margin["RTX4090"]["energy_cost"] is None  # the book does not say what power costs
+    assert (margin["RTX4090"]["energy_measured"], margin["RTX4090"]["margin"]) == ("0%", None)
+    use(api, history(power_per_kwh="0.10", power_overhead="50%"))
+    margin = {row["card_model"]: row for row in api.operator.get("/v1/margin").json()["cards"]}
+    took = Decimal(margin["RTX4090"]["energy_kwh"])
+    idle, limit = 45, 450  # watts: a tenth is assumed, and the catalogue's
+    expected = 120 * Decimal(2 * idle + (limit - idle) / 4) / 1000  # five days of two cards, a quarter of one in use
+    assert abs(took - expected) < Decimal("0.1")
+    assert abs(Decimal(margin["RTX4090"]["energy_cost"]) - took * Decimal("0.15")) < Decimal("0.01")
+    assert Decimal(margin["RTX4090"]["margin"]) < Decimal(margin["RTX4090"]["revenue"])
+    assert Decimal(margin["H100"]["margin"]) < 0  # it idles and costs
     assert margin["H100"]["revenue"] == "0.000000"
 
 

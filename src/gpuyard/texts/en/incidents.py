@@ -47,4 +47,11 @@ TEXTS: dict[str, str] = {
     "cli.column.given_back": "given back",
     "cli.column.opened": "opened",
     "cli.column.opened_by": "by",
+    "cli.column.energy_kwh": "energy kWh",
+    "cli.column.energy": "energy is",
+    "cli.column.break_even": "breaks even after hours",
+    "cli.costs.estimated": "estimated",
+    "cli.costs.measured": "measured",
+    "cli.costs.partly": "{measured} measured",
+    "cli.costs.no_power": "What power costs is not in the price book, so there is no margin: add power_per_kwh.",
 }

@@ -44,4 +44,11 @@ TEXTS: dict[str, str] = {
     "cli.column.given_back": "已退还",
     "cli.column.opened": "打开",
     "cli.column.opened_by": "由",
+    "cli.column.energy_kwh": "能耗 kWh",
+    "cli.column.energy": "能耗来源",
+    "cli.column.break_even": "回本所需小时",
+    "cli.costs.estimated": "估算",
+    "cli.costs.measured": "实测",
+    "cli.costs.partly": "{measured} 实测",
+    "cli.costs.no_power": "价目表中没有电价，因此没有毛利：请添加 power_per_kwh。",
 }
