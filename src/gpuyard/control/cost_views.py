@@ -18,7 +18,7 @@ from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.times import day_of
 from gpuyard.model.units import DAY_US, HOUR_US
-from gpuyard.store import events, meters
+from gpuyard.store import events, meters, policies, tenants
 from gpuyard.store.energy import hours as energy_hours
 
 FORECAST_DAYS = 28
@@ -35,6 +35,19 @@ def lines_between(yard: Yard, tenant_id: str | None, from_day: str | None, until
     with yard.store.read() as c:
         lines = rated_lines(c, yard.prices, tenant_id, yard.clock.now_us())
     return [line for line in lines if (from_day or "") <= line.day <= (until_day or "9999")]
+
+
+def groups_of_tenants(yard: Yard, by: By) -> dict[str, str]:
+    """What each tenant is called as a project, or which organisation's it is."""
+    with yard.store.read() as c:
+        organisations, belongs = policies.organisations(c), policies.projects(c)
+        names = {tenant.id: tenant.name for tenant in tenants.listing(c)}
+    whose = {tenant_id: organisations[of] for tenant_id, of in belongs.items()}
+    if by is By.ORGANISATION:
+        return whose
+    return {
+        tenant_id: f"{whose[tenant_id]}/{name}" if tenant_id in whose else name for tenant_id, name in names.items()
+    }
 
 
 def forecast_month(yard: Yard, tenant_id: str | None, now_us: int) -> Forecast:

@@ -238,6 +238,22 @@ def test_tariffs_and_discounts_reach_the_bill_and_the_invoice_alike(api: ApiInHa
     assert Decimal(costs["costs"][0]["listed"]) > 2 * Decimal(costs["total"])
 
 
+def test_costs_are_told_by_project_and_by_organisation(api: ApiInHand) -> None:
+    run(api, 1)
+    assert api.bob.post("/v1/workloads", json={**QUARTER, "name": "bobs"}).status_code == 201
+    api.hand.settle()
+    api.hand.clock.advance(2 * HOUR)
+    api.hand.settle()
+    assert api.operator.post("/v1/organisations", json={"name": "acme"}).status_code == 201
+    assert api.operator.put("/v1/tenants/alice/organisation", json={"organisation": "acme"}).status_code < 300
+    told = api.operator.get("/v1/costs?by=project").json()
+    assert {cost["group"] for cost in told["costs"]} == {"acme/alice", "bob"}
+    assert sum(Decimal(cost["amount"]) for cost in told["costs"]) == Decimal(told["total"])
+    by_organisation = {c["group"]: c["amount"] for c in api.operator.get("/v1/costs?by=organisation").json()["costs"]}
+    assert by_organisation["acme"] == api.alice.get("/v1/bill").json()["total"]
+    assert [cost["group"] for cost in api.alice.get("/v1/costs?by=project").json()["costs"]] == ["acme/alice"]
+
+
 def test_prices_of_an_offer_are_compared_by_the_book(api: ApiInHand) -> None:
     found = api.alice.get("/v1/prices/compare?offer=rtx4090-full&hours=8760").json()
     assert (found["cheapest"], found["on_demand_a_year"]) == ("reserved 3y none", "5256.00")

@@ -15,6 +15,7 @@ from gpuyard.model.errors import YardError
 APP = typer.Typer(rich_markup_mode=None, add_completion=False)
 AsJson = Annotated[bool, typer.Option("--json", help=t("option.json"))]
 HOURS = 8760
+_VIEWS = "workload|offer|card|day|option|what|commitment|tenant|project|organisation|label"
 
 
 @APP.command(help=t("price.help"))
@@ -143,7 +144,11 @@ def own(
 @APP.command(help=t("costs.help"))
 def costs(
     by: Annotated[
-        str, typer.Option(metavar="workload|offer|card|day|option|what|commitment|tenant|label", help=t("costs.by"))
+        str,
+        typer.Option(
+            metavar=_VIEWS,
+            help=t("costs.by"),
+        ),
     ] = "workload",
     label: Annotated[str | None, typer.Option(help=t("costs.label"))] = None,
     tenant: Annotated[str | None, typer.Option(help=t("option.tenant"))] = None,
