@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpuyard.billing.commitments import Commitment, at_discount
 from gpuyard.billing.conditions import Conditions, Fault, LeaseFacts, Reclaim, SpotHistory, Transfer
+from gpuyard.billing.faults import faults_of
 from gpuyard.catalog.price_history import PriceHistory
 from gpuyard.catalog.price_terms import Discount, Tariff, Upfront
 from gpuyard.catalog.prices import PriceBook
+from gpuyard.model.incidents import Cause, Incident, Outcome
 from gpuyard.model.leases import Interval, Proof, PurchaseOption
 from gpuyard.model.states import LeaseState
 
@@ -23,8 +25,12 @@ OFFERS = {"full": 1_000_000, "half": 500_000, "quarter": 250_000, "eighth": 125_
 
 @dataclass(frozen=True)
 class History:
+    """`conditions.faults` are those that were told (`told`) and those that follow from the incidents."""
+
     intervals: list[Interval]
     conditions: Conditions
+    told: tuple[Fault, ...] = ()
+    incidents: tuple[Incident, ...] = ()
 
 
 def interval(
@@ -37,6 +43,7 @@ def interval(
         "offer": "rtx4090-half",
         "minimum_us": 60 * SECOND,
         "currency": "USD",
+        "node": "n1",
         **other,
     }
     return Interval(
@@ -46,7 +53,6 @@ def interval(
         run=run,
         start_us=start,
         end_us=end,
-        node="n1",
         boot_id="boot",
         monotonic_start_ns=0,
         monotonic_end_ns=(end - start) * 1000,
@@ -77,12 +83,14 @@ def random_history(seed: int) -> History:
         facts=facts,
         commitments=tuple(_commitment(r, n) for n in range(r.choice([0, 0, 1, 2]))),
         spot={f"rtx4090-{f}": _spot(r) for f in OFFERS if r.random() < 0.7},
-        faults=tuple(_fault(r, n, r.choice(intervals)) for n in range(r.choice([0, 0, 1, 2]))),
         reclaims=tuple(_reclaim(r, r.choice(intervals)) for _ in range(3) if r.random() < 0.4),
         transfers=tuple(_transfer(r, n, r.choice(intervals)) for n in range(r.choice([0, 1, 3]))),
         still_open=frozenset((lease, 1) for lease in leases if r.random() < 0.1),
     )
-    return History(intervals, conditions)
+    told = tuple(_fault(r, n, r.choice(intervals)) for n in range(r.choice([0, 0, 1, 2])))
+    incidents = tuple(_incident(r, n, r.choice(intervals)) for n in range(r.choice([0, 0, 1, 3])))
+    faults = told + faults_of(incidents, intervals)
+    return History(intervals, replace(conditions, faults=faults), told, incidents)
 
 
 def _life(r: random.Random, lease: str, tenant: str, offer: str) -> list[Interval]:
@@ -92,7 +100,10 @@ def _life(r: random.Random, lease: str, tenant: str, offer: str) -> list[Interva
         state = r.choice([LeaseState.ACTIVE, LeaseState.ACTIVE, LeaseState.STOPPED, LeaseState.GRANTED])
         end = at + r.choice([1, 59 * SECOND, r.randrange(10 * SECOND), r.randrange(2 * HOUR), r.randrange(DAY)])
         charged = {LeaseState.ACTIVE: price, LeaseState.STOPPED: 5_000_003}.get(state, 0)
-        found.append(interval(lease, sequence, state, run, at, end, charged, tenant_id=tenant, offer=offer))
+        node = r.choice(["n1", "n1", "n2"])
+        cards = tuple(sorted(r.sample([f"{node}-a", f"{node}-b", f"{node}-c"], r.choice([0, 1, 1, 2]))))
+        place = {"tenant_id": tenant, "offer": offer, "node": node, "card_uuids": cards}
+        found.append(interval(lease, sequence, state, run, at, end, charged, **place))
         if state is LeaseState.STOPPED:
             run, price = run + 1, r.choice([price, r.randrange(10**10)])
         at = end + r.choice([0, 0, 0, r.randrange(HOUR)])
@@ -141,6 +152,21 @@ def _spot(r: random.Random) -> SpotHistory:
 def _fault(r: random.Random, n: int, of: Interval) -> Fault:
     good = r.randint(of.start_us, of.end_us)
     return Fault(f"in-{n}", of.lease_id, good, good + r.randrange(DAY))
+
+
+def _incident(r: random.Random, n: int, of: Interval) -> Incident:
+    """On a card, a node, a lease or all that there is, over one interval or some; some go on, some were none."""
+    good = r.choice([None, *(r.randint(of.start_us - HOUR, of.end_us) for _ in range(9))])
+    closed = None if r.random() < 0.3 else (good or START) + r.choice([0, 1, r.randrange(HOUR), r.randrange(DAY)])
+    outcome = None if closed is None else r.choice([Outcome.REPAIRED, Outcome.REPAIRED, Outcome.DISMISSED])
+    card, node, lease = r.choice(
+        [
+            (r.choice([*of.card_uuids, "n1-a"]), of.node, None),
+            (None, r.choice(["n1", "n2"]), None),
+            (None, None, of.lease_id),
+        ]
+    )
+    return Incident(f"ii-{n}", Cause.HARDWARE, node, card, lease, "", START, "r", good, closed, None, outcome)
 
 
 def _reclaim(r: random.Random, of: Interval) -> Reclaim:

@@ -64,11 +64,10 @@ def stretches(history: History, each) -> list[tuple[int, int]]:
     edges = {each.start_us, each.end_us}
     edges |= set(range((each.start_us // quarter + 1) * quarter, each.end_us, quarter))
     happened = [c[0] for h in history.conditions.spot.values() for c in h.prices]
-    happened += [
-        moment
-        for fault in history.conditions.faults
-        for moment in (fault.last_good_us // 10**6 * 10**6, fault.until_us)
-    ]
+    happened += [moment for fault in history.told for moment in (fault.last_good_us // 10**6 * 10**6, fault.until_us)]
+    for incident in history.incidents:
+        happened += [incident.last_good_us // 10**6 * 10**6] if incident.last_good_us is not None else []
+        happened += [incident.closed_us] if incident.closed_us is not None else []
     happened += [reclaim.at_us for reclaim in history.conditions.reclaims]
     edges |= {moment for moment in happened if each.start_us < moment < each.end_us}
     ordered = sorted(edges)
@@ -116,9 +115,18 @@ def price_at(history: History, each, at: int) -> int:
 def credit_at(history: History, each, at: int) -> tuple[str, str] | None:
     if kind_of(history, each) not in ("active", "cpu_only"):
         return None
-    for fault in sorted(history.conditions.faults, key=lambda fault: (fault.last_good_us // 10**6, fault.incident_id)):
-        if fault.lease_id == each.lease_id and fault.last_good_us // 10**6 * 10**6 <= at < fault.until_us:
-            return "fault_credit", fault.incident_id
+    down = [
+        (fault.last_good_us // 10**6 * 10**6, fault.incident_id)
+        for fault in history.told
+        if fault.lease_id == each.lease_id and fault.last_good_us // 10**6 * 10**6 <= at < fault.until_us
+    ]
+    down += [
+        (max(each.start_us, incident.last_good_us // 10**6 * 10**6), incident.id)
+        for incident in history.incidents
+        if is_down(incident, each, at)
+    ]
+    if down:
+        return "fault_credit", min(down)[1]  # whatever was down longest
     if history.conditions.facts[each.lease_id].option == "spot":
         last = 0
         for moment in sorted(
@@ -132,6 +140,20 @@ def credit_at(history: History, each, at: int) -> tuple[str, str] | None:
                 return "reclaim_credit", f"{each.lease_id}/{each.run}"
             last = moment
     return None
+
+
+def is_down(incident, each, at: int) -> bool:
+    """Whether the incident says that what this interval ran on was not well at that moment."""
+    if incident.last_good_us is None or incident.outcome == "dismissed" or each.end_us <= incident.last_good_us:
+        return False
+    if incident.lease_id is not None:
+        on_it = each.lease_id == incident.lease_id
+    elif incident.card_uuid is not None:
+        on_it = incident.card_uuid in each.card_uuids
+    else:
+        on_it = each.node == incident.node
+    over = incident.closed_us is not None and at >= incident.closed_us
+    return on_it and not over and at >= incident.last_good_us // 10**6 * 10**6
 
 
 def commitments(history: History, needs, prices, sums, amounts: Totals) -> dict:

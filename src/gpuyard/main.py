@@ -180,7 +180,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
     from gpuyard.control.outgoing import Outgoing
     from gpuyard.control.sealing import Sealer
     from gpuyard.control.yard import Yard
-    from gpuyard.hardware.activity import nvidia_activity
+    from gpuyard.hardware.activity import nvidia_activity, nvidia_energy
     from gpuyard.placing import engine_here, find_scheduler
     from gpuyard.scheduling.reclaim import ReclaimPolicy
     from gpuyard.scheduling.relocating import MovePolicy, Window
@@ -216,6 +216,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
         make_engine=engine_here(),
         use_target_ppm=options.use_target_ppm,
         card_activity=dict if simulated else nvidia_activity,
+        card_energy=dict if simulated else nvidia_energy,
         stripe_secret=os.environ.get("GPUYARD_STRIPE_WEBHOOK_SECRET") or None,
     )
     enforce_slices(yard, state, options.mps)

@@ -13,13 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuyard.billing import focus
+from gpuyard.billing.conditions import Conditions, Fault
 from gpuyard.billing.evidence import sift
+from gpuyard.billing.faults import faults_of
 from gpuyard.billing.invoices import Document, DocumentKind, canonical, from_plain, must_hold, plain
 from gpuyard.billing.issuing import Heading, credit_note, invoice, left_of
-from gpuyard.billing.lines import RatedLine, total_nano
+from gpuyard.billing.lines import RatedLine, What, total_nano
 from gpuyard.billing.rated import rate_all
 from gpuyard.catalog.taxes import NO_TAX, Party, TaxRule, TaxTable
 from gpuyard.model.errors import YardError
+from gpuyard.model.incidents import Cause, Incident, Outcome
 from gpuyard.model.leases import Interval
 from gpuyard.model.states import LeaseState
 from money_histories import DAY, HOUR, SECOND, START, History, interval, random_history
@@ -180,6 +183,34 @@ def test_a_credit_note_gives_back_lines_with_their_tax_and_then_nothing_more() -
     with pytest.raises(YardError) as refused:
         credit_note(heading(4, kind="CN"), made, "again", [made, note, rest])
     assert refused.value.params["problem"] == "nothing_left"
+
+
+def test_an_invoice_is_given_back_with_what_it_gave_back_itself() -> None:
+    fault = Fault("in-1", "ls-1", START + HOUR // 2, START + HOUR)
+    used = usage(1)
+    made = invoice(heading(1), rate_all([used], Conditions(faults=(fault,))), [], TAXES)
+    note = credit_note(heading(2, previous=made.hash, kind="CN"), made, "all of it", [made])
+    assert (note.subtotal_nano, note.tax_nano) == (-made.subtotal_nano, -made.tax_nano)
+    must_hold([made, note])
+
+
+def test_a_late_incident_is_an_adjustment_that_names_the_invoice_and_the_incident_and_comes_once() -> None:
+    used = usage(1)
+    made = invoice(heading(1), rated(used), [], TAXES)
+    late = Incident("in-late", Cause.HARDWARE, "n1", None, None, "Xid 79", START + 40 * DAY, "op", START + HOUR // 4)
+    told = replace(late, closed_us=START + HOUR // 2, outcome=Outcome.REPAIRED)
+    lines = rate_all([used], Conditions(faults=faults_of([told], [used])))
+    then = invoice(heading(2, previous=made.hash), lines, [made], TAXES)
+    (only,) = then.lines
+    assert (only.adjusts, only.line.origin, only.line.what) == (made.number, "in-late", What.FAULT_CREDIT)
+    assert only.amount_nano == -made.subtotal_nano // 4
+    assert only.tax_nano == -made.tax_nano // 4
+    with pytest.raises(YardError, match="nothing_to_invoice"):
+        invoice(heading(3, previous=then.hash), lines, [made, then], TAXES)
+    none = rate_all([used], Conditions(faults=faults_of([replace(told, outcome=Outcome.DISMISSED)], [used])))
+    back = invoice(heading(3, previous=then.hash), none, [made, then], TAXES)
+    assert (back.subtotal_nano, back.tax_nano) == (-then.subtotal_nano, -then.tax_nano)
+    must_hold([made, then, back])
 
 
 def test_what_was_given_back_stays_given_back() -> None:

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from gpuyard.billing.ledger import faults, replay
 from gpuyard.billing.runway import ALERTS_US, crossed
 from gpuyard.billing.settling import Cost, hold_nano, settle
-from gpuyard.control import commands, paying
+from gpuyard.control import commands, incidents, paying
 from gpuyard.control.launching import Launch
 from gpuyard.control.money import make_bill
 from gpuyard.control.offering import SliceWish
@@ -25,6 +25,7 @@ from gpuyard.model.ledger import AccountKind, Charge, account
 from gpuyard.model.units import SECOND_US
 from gpuyard.model.workloads import WorkloadKind
 from gpuyard.store import charges, ledger, meters, tenants, workloads
+from gpuyard.store import incidents as stored_incidents
 from hand_driven_yard import HandYard
 
 NAMES = ("one", "two", "three")
@@ -129,6 +130,28 @@ class Wallets(RuleBasedStateMachine):
         for code in self.codes:
             with may_be_refused("voucher_used", "voucher_expired"):
                 paying.redeem(self.hand.yard, self.tenant, code, "tester")
+
+    @rule(which=st.integers(0, 1))
+    def lose_a_card_or_find_all_again(self, which: int) -> None:
+        cards = [card.uuid for card in self.hand.yard.roster.cards]
+        if self.hand.probe.broken or which >= len(cards):
+            self.hand.probe.broken.clear()
+        else:
+            self.hand.probe.broken.add(cards[which])
+
+    @rule(seconds=st.integers(0, 60))
+    def report_a_fault(self, seconds: int) -> None:
+        node = self.hand.yard.roster.nodes[0].name
+        since_us = self.hand.clock.now_us() - seconds * SECOND_US
+        with may_be_refused("incident_open"):
+            incidents.report(self.hand.yard, incidents.Sighting("x", node=node, last_good_us=since_us), "tester")
+
+    @rule()
+    def repair_everything(self) -> None:
+        with self.hand.yard.store.read() as c:
+            going_on = stored_incidents.listing(c, only_open=True)
+        for each in going_on:
+            incidents.close(self.hand.yard, each.id, "tester")
 
     @rule()
     def die(self) -> None:

@@ -13,6 +13,7 @@ from gpuyard.api.sums import compare_bare, own_bare
 from gpuyard.billing.comparing import Pattern, Reservation, compare
 from gpuyard.billing.conditions import Conditions, LeaseFacts
 from gpuyard.billing.costs import By, forecast, group
+from gpuyard.billing.energy import Energy
 from gpuyard.billing.invoices import Document
 from gpuyard.billing.issuing import Heading, invoice
 from gpuyard.billing.lines import total_nano
@@ -119,8 +120,9 @@ def test_costs_are_told_by_label_and_by_card() -> None:
 
 
 def test_a_margin_without_measured_energy_is_absent_and_not_its_revenue() -> None:
-    months = [CardMonth("RTX4090", 2, 10 * HOUR, 36_000_000), CardMonth("H100", 1, 10 * HOUR)]
-    measured, not_measured = margins(some_lines(), months, power_per_kwh_nano=100_000_000, overhead_ppm=500_000)
+    taken = Energy(36_000_000_000, 1_000_000, 1_500_000_000)
+    months = [CardMonth("RTX4090", 2, 10 * HOUR, taken, 1_800 * NANO), CardMonth("H100", 1, 10 * HOUR)]
+    measured, not_measured = margins(some_lines(), months)
     assert (measured.revenue_nano, measured.utilisation_ppm, measured.energy_nano, measured.margin_nano) == (
         2 * NANO,
         50_000,
@@ -128,6 +130,7 @@ def test_a_margin_without_measured_energy_is_absent_and_not_its_revenue() -> Non
         500_000_000,
     )
     assert measured.margin_a_card_nano == 250_000_000
+    assert measured.break_even_hours == 3600  # a card's hour in use leaves 0.50
     assert (not_measured.revenue_nano, not_measured.energy_nano, not_measured.margin_nano) == (NANO, None, None)
 
 

@@ -23,6 +23,7 @@ from gpuyard.api import (
     events,
     fleet,
     idle,
+    incidents,
     inside,
     invoices,
     limits,
@@ -128,7 +129,7 @@ def build(yard: Yard, about: About) -> FastAPI:
     problems.install(app)
     for part in (router, tenants.router, fleet.router, workloads.router, inside.router, money.router, events.router):
         app.include_router(part, prefix="/v1")
-    for part in (invoices.router, costs.router, wallet.router, reconciling.router, idle.router):
+    for part in (invoices.router, costs.router, wallet.router, reconciling.router, idle.router, incidents.router):
         app.include_router(part, prefix="/v1")
     app.include_router(verifying.router, prefix="/v1")
     app.include_router(authority.router, prefix="/v1")

@@ -26,6 +26,7 @@ from gpuyard.store import commitments as stored
 
 router = APIRouter(tags=["costs"])
 
+_OF_TENANTS = (costs.By.PROJECT, costs.By.ORGANISATION)
 Short = Annotated[str, Query(max_length=100)]
 
 
@@ -81,13 +82,14 @@ async def show_costs(
     from_: Annotated[str | None, Query(alias="from", pattern=r"^\d{4}-\d{2}-\d{2}$")] = None,
     until: Day = None,
 ) -> Response:
-    """Costs added up by tenant, workload, offer, card, day, purchase option, purpose, commitment or a label, for the
-    days from `from` to `until` (both included)."""
+    """Costs added up by tenant, project, organisation, workload, offer, card, day, purchase option, purpose, commitment
+    or a label, for the days from `from` to `until` (both included)."""
 
     def work() -> Response:
         scope = _scope(caller, tenant)
         lines = cost_views.lines_between(caller.yard, scope, from_, until)
-        found = costs.group(lines, by, label)
+        whose = cost_views.groups_of_tenants(caller.yard, by) if by in _OF_TENANTS else None
+        found = costs.group(lines, by, label, whose)
         total = sum(cost.amount_nano for cost in found)
         return answer(
             {

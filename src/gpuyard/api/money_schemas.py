@@ -146,9 +146,12 @@ class MarginView(BaseModel):
     cards: int
     revenue: str
     utilisation: str
-    energy_cost: str | None  # absent where energy was not measured
+    energy_kwh: str | None  # of the cards alone; absent where nothing is known of the model
+    energy_measured: str | None  # in how much of the time cards told it themselves; estimated in the rest
+    energy_cost: str | None  # cooling and losses included; absent where the price book has no price of power
     margin: str | None
     margin_a_card: str | None
+    break_even_hours: int | None  # of use, until a card has paid for itself at this rate
 
 
 class MarginsView(BaseModel):

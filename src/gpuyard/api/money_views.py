@@ -8,6 +8,7 @@ from gpuyard.api.views import View
 from gpuyard.billing.commitments import Commitment
 from gpuyard.billing.comparing import Choice, Comparison
 from gpuyard.billing.costs import Cost, Forecast
+from gpuyard.billing.energy import MILLIJOULES_A_KWH
 from gpuyard.billing.invoices import Document
 from gpuyard.billing.margin import Margin
 from gpuyard.catalog.currencies import minor_digits
@@ -150,12 +151,18 @@ def margin_view(found: Margin, currency: str) -> View:
     def shown(nano: int | None) -> str | None:
         return None if nano is None else payable(nano, currency)
 
+    joules = found.energy_millijoules
     return {
         "card_model": found.model,
         "cards": found.cards,
         "revenue": format_money(found.revenue_nano),
         "utilisation": percent(found.utilisation_ppm),
+        "energy_kwh": None
+        if joules is None
+        else format_money(round(Fraction(joules * 1000, MILLIJOULES_A_KWH)) * NANO // 1000, 3),
+        "energy_measured": None if found.measured_ppm is None else percent(found.measured_ppm),
         "energy_cost": shown(found.energy_nano),
         "margin": shown(found.margin_nano),
         "margin_a_card": shown(found.margin_a_card_nano),
+        "break_even_hours": found.break_even_hours,
     }

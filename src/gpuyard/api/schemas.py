@@ -201,6 +201,7 @@ class BillLineView(BaseModel):
     price_per_hour: str
     amount: str
     currency: str
+    origin: str | None  # which incident, or which run, a credit comes from
 
 
 class BillView(BaseModel):

@@ -233,6 +233,7 @@ def line_view(line: Line) -> View:
         "price_per_hour": format_price(line.price_per_hour_nano),
         "amount": format_money(line.amount_nano),
         "currency": line.currency,
+        "origin": line.origin or None,
     }
 
 

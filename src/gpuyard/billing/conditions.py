@@ -36,11 +36,12 @@ class Fault:
     lease_id: str
     last_good_us: int
     until_us: int
+    began_us: int = 0  # when the lease came onto the faulty hardware: what it ran elsewhere is charged
 
     @property
     def from_us(self) -> int:
         """The end of the last whole second that is proven good."""
-        return self.last_good_us // SECOND_US * SECOND_US
+        return max(self.began_us, self.last_good_us // SECOND_US * SECOND_US)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -17,6 +17,8 @@ class By(StrEnum):
     """What costs are added up by."""
 
     TENANT = "tenant"
+    PROJECT = "project"  # a tenant as its organisation's
+    ORGANISATION = "organisation"
     WORKLOAD = "workload"
     OFFER = "offer"
     CARD = "card"
@@ -43,12 +45,19 @@ class Cost:
         return self.list_nano - self.effective_nano
 
 
-def group(lines: Iterable[RatedLine], by: By, label: str = "") -> tuple[Cost, ...]:
+def group(
+    lines: Iterable[RatedLine], by: By, label: str = "", of_tenants: Mapping[str, str] | None = None
+) -> tuple[Cost, ...]:
     """Sums by group, the dearest first; days in their order. They add up to the sum of the lines. `label`: which one,
-    where they are added up by a label."""
+    where they are added up by a label. `of_tenants`: the project or organisation of each tenant that has one."""
     sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for line in lines:
-        row = sums[dict(line.tags).get(label, "") if by is By.LABEL else _group_of(line, by)]
+        name = _group_of(line, by)
+        if by is By.LABEL:
+            name = dict(line.tags).get(label, "")
+        elif by in (By.PROJECT, By.ORGANISATION):
+            name = (of_tenants or {}).get(line.tenant_id, "")
+        row = sums[name]
         row[0] += line.amount_nano
         row[1] += line.effective_nano
         row[2] += line.list_nano
@@ -69,7 +78,7 @@ def _group_of(line: RatedLine, by: By) -> str:
         By.OPTION: line.option.value,
         By.WHAT: line.what.value,
         By.COMMITMENT: line.commitment_id,
-    }[by]
+    }.get(by, "")
 
 
 @dataclass(frozen=True, slots=True)

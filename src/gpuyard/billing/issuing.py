@@ -78,7 +78,8 @@ def invoice(heading: Heading, lines: Iterable[RatedLine], before: Sequence[Docum
         seen.add(line.id)
         if so_far is None or line.amount_nano != so_far.amount_nano:
             amount = line.amount_nano - (so_far.amount_nano if so_far else 0)
-            due.append(_taxed(line, amount, _adjusts(line, so_far, heading, before), taxes, buyer))
+            adjusts = so_far.first if so_far else _adjusts(line, known.values(), heading, before)
+            due.append(_taxed(line, amount, adjusts, taxes, buyer))
     for line_id, so_far in known.items():  # billed once, and not known any more
         if line_id not in seen and so_far.amount_nano and so_far.line.day <= last_day:
             due.append(_taxed(so_far.line, -so_far.amount_nano, so_far.first, taxes, buyer))
@@ -106,12 +107,15 @@ def credit_note(
         raise YardError("currency_mismatch", what=of.number, found=of.currency, expected=heading.currency)
     left = _left(of, before)
     wanted = {line_id: amount for line_id, (_, amount, _) in left.items()} if amounts_nano is None else amounts_nano
+    if amounts_nano is None and sum(wanted.values()) <= 0:  # what it gave back itself counts against it
+        raise YardError("not_creditable", number=of.number, problem="nothing_left")
     lines: list[InvoiceLine] = []
     for line_id, amount in wanted.items():
         if line_id not in left:
             raise YardError("not_creditable", number=of.number, problem="no_line", line=line_id[:64])
         billed_line, amount_left, tax_left = left[line_id]
-        if amount < 0 or amount > max(0, amount_left):
+        whole = amounts_nano is None and amount == amount_left  # its credits go with it
+        if not whole and (amount < 0 or amount > max(0, amount_left)):
             raise YardError("not_creditable", number=of.number, problem="too_much", line=line_id)
         if amount:
             tax = tax_left if amount == amount_left else _tax(amount, billed_line.tax_ppm, billed_line.reverse_charge)
@@ -148,10 +152,14 @@ def _left(of: Document, before: Sequence[Document]) -> dict[str, tuple[InvoiceLi
     return left
 
 
-def _adjusts(line: RatedLine, so_far: Billed | None, heading: Heading, before: Sequence[Document]) -> str:
-    """The invoice that a line corrects: the one that billed it, or else the one of its day."""
-    if so_far is not None:
-        return so_far.first
+def _adjusts(line: RatedLine, known: Iterable[Billed], heading: Heading, before: Sequence[Document]) -> str:
+    """The invoice that a line corrects which none has billed: the one that billed what a credit gives back, or else the
+    one of its day."""
+    if line.origin:
+        of_that_day = (each for each in known if (each.line.lease_id, each.line.day) == (line.lease_id, line.day))
+        billed_it = next((each.first for each in of_that_day if not each.line.origin), "")
+        if billed_it:
+            return billed_it
     if line.day >= day_of(heading.from_us):
         return ""
     covering = (

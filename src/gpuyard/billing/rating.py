@@ -39,6 +39,7 @@ class Line:
     price_per_hour_nano: int
     amount_nano: int
     currency: str
+    origin: str = ""  # which incident or run a credit comes from
 
 
 def amount_nano(duration_us: int, price_per_hour_nano: int) -> int:

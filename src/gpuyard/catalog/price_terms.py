@@ -125,10 +125,10 @@ def reserved(values: Mapping[str, Any], place: rows.Place) -> tuple[ReservedRate
     return tuple(found)
 
 
-def tariffs(values: Mapping[str, Any], place: rows.Place) -> tuple[Tariff, ...]:
-    """The rows of `[[tariff]]`; where two hold at once, the first one in the file does."""
+def tariffs(values: Mapping[str, Any], place: rows.Place, key: str = "tariff") -> tuple[Tariff, ...]:
+    """The rows of `[[tariff]]` (or another `key`); where two hold at once, the first one in the file does."""
     found: list[Tariff] = []
-    for row, at in _rows(values, "tariff", place):
+    for row, at in _rows(values, key, place):
         read = rows.build(_TariffRow, {("from_" if key == "from" else key): value for key, value in row.items()}, at)
         if any(read.name == other.name for other in found):
             raise at.refuse("name", read.name, "unique")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ from zoneinfo import ZoneInfo
 from gpuyard.catalog import cards, price_terms, rows
 from gpuyard.catalog.price_terms import Discount, ReservedRate, Tariff, Upfront
 from gpuyard.model.errors import YardError
-from gpuyard.model.units import GIB, SECOND_US, SHARE_WHOLE_PPM, parse_price
+from gpuyard.model.units import GIB, HOUR_US, SECOND_US, SHARE_WHOLE_PPM, parse_price
 
 CODE: Final = "price_book_invalid"
 MAX_MINIMUM_SECONDS: Final = 86_400
@@ -43,6 +44,9 @@ class PriceBook:
     reserved: tuple[ReservedRate, ...] = ()
     tariffs: tuple[Tariff, ...] = ()
     discounts: tuple[Discount, ...] = ()
+    power: Power | None = None  # what the yard pays for it; None: not said
+    purchase_nano: Mapping[str, int] = field(default_factory=dict[str, int])  # card model -> what the yard paid for one
+    idle_watts: Mapping[str, int] = field(default_factory=dict[str, int])  # where the catalogue does not know
     version: str = "1"
     effective_from_us: int | None = None  # None: always was
 
@@ -106,6 +110,24 @@ class PriceBook:
         return _factor(self.tariffs, moment_us // price_terms.QUARTER_US) if self.tariffs else price_terms.WHOLE_PPM
 
 
+@dataclass(frozen=True, slots=True)
+class Power:
+    """The operator's own price of a kilowatt-hour. `overhead_ppm`: what cooling and losses take beside the cards."""
+
+    per_kwh_nano: int
+    overhead_ppm: int = 0
+    tariffs: tuple[Tariff, ...] = ()
+
+    def per_kwh_at(self, hour: int) -> Fraction:
+        """The price in an hour (counted from 1970), all told: the mean of its quarters, as tariffs change on these."""
+        quarters = HOUR_US // price_terms.QUARTER_US
+        factors = [
+            _factor(self.tariffs, hour * quarters + n) if self.tariffs else price_terms.WHOLE_PPM for n in range(4)
+        ]
+        whole = price_terms.WHOLE_PPM
+        return Fraction(self.per_kwh_nano * sum(factors) * (whole + self.overhead_ppm), quarters * whole * whole)
+
+
 @lru_cache(maxsize=1 << 16)
 def _factor(tariffs: tuple[Tariff, ...], quarter: int) -> int:
     moment_us = quarter * price_terms.QUARTER_US
@@ -122,6 +144,8 @@ class _Head:
     stopped_per_hour: str = "0"
     cpu_only_per_hour: str | None = None
     egress_per_gib: str = "0"
+    power_per_kwh: str | None = None
+    power_overhead: str = "0%"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +154,11 @@ class _CardRow:
     spot: str | None = None
     spot_floor: str | None = None
     units: str | None = None
+    purchase: str | None = None
+    idle_watts: int | None = None
 
 
-_TABLES: Final = ("cards", "reserved", "tariff", "discount")
+_TABLES: Final = ("cards", "reserved", "tariff", "discount", "power_tariff")
 _HEAD: Final = (
     "currency",
     "minimum_seconds",
@@ -142,6 +168,8 @@ _HEAD: Final = (
     "stopped_per_hour",
     "cpu_only_per_hour",
     "egress_per_gib",
+    "power_per_kwh",
+    "power_overhead",
 )
 
 
@@ -178,7 +206,20 @@ def parse(values: Mapping[str, Any], place: rows.Place) -> PriceBook:
         reserved=price_terms.reserved(values, place),
         tariffs=price_terms.tariffs(values, place),
         discounts=price_terms.discounts(values, place),
+        power=_power(head, values, place),
+        purchase_nano={m: _price("purchase", row.purchase, at) for m, (row, at) in read.items() if row.purchase},
+        idle_watts={m: row.idle_watts for m, (row, _) in read.items() if row.idle_watts is not None},
     )
+
+
+def _power(head: _Head, values: Mapping[str, Any], place: rows.Place) -> Power | None:
+    overhead_ppm = price_terms.percent(head.power_overhead, "power_overhead", place, 300)
+    changes = price_terms.tariffs(values, place, "power_tariff")
+    if head.power_per_kwh is None:
+        if overhead_ppm or changes:
+            raise place.refuse("power_per_kwh", rows.ABSENT, '"0.12"')
+        return None
+    return Power(_price("power_per_kwh", head.power_per_kwh, place), overhead_ppm, changes)
 
 
 def _cards(sections: Mapping[str, Any], place: rows.Place) -> dict[str, tuple[_CardRow, rows.Place]]:

@@ -58,6 +58,7 @@ COMMANDS = {
     "voucher": "wallet",
     "budget": "wallet",
     "reconcile": "wallet",
+    "incidents": "incidents",
     "idle": "idle",
     "tenants": "tenants",
     "tokens": "tenants",

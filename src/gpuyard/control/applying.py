@@ -164,6 +164,7 @@ def open_meter(c: Connection, lease: Lease, workload: Workload, moment: Moment) 
             price_per_hour_nano=price,
             currency=terms.currency if terms else UNPRICED,
             minimum_us=terms.minimum_us if terms else 0,
+            card_uuids=tuple(cut.card_uuid for cut in lease.slices),
         ),
     )
 

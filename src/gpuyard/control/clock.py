@@ -67,3 +67,9 @@ class YardClock:
 def remember_latest(c: Connection, now_us: int) -> None:
     """Writes down how far yard time has come, so that a later boot with a wrong clock cannot go behind it."""
     meta.put(c, _LATEST, str(now_us))
+
+
+def latest(c: Connection) -> int | None:
+    """How far it had come when that was last written down; None where it never was."""
+    found = meta.get(c, _LATEST)
+    return None if found is None else int(found)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from datetime import date
 from fractions import Fraction
 
 from gpuyard.billing.costs import By, Forecast, forecast, group
+from gpuyard.billing.energy import Draw, Reading, busy_hours, energy
 from gpuyard.billing.lines import RatedLine, What, total_nano
 from gpuyard.billing.margin import CardMonth, Margin, margins
-from gpuyard.control.money import rated_lines
+from gpuyard.catalog import cards as catalogue
+from gpuyard.catalog.price_history import PriceHistory
+from gpuyard.control.money import provisional, rated_lines
 from gpuyard.control.months import Month
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.times import day_of
-from gpuyard.model.units import DAY_US
+from gpuyard.model.units import DAY_US, HOUR_US
+from gpuyard.store import events, meters, policies, tenants
+from gpuyard.store.energy import hours as energy_hours
 
 FORECAST_DAYS = 28
 
@@ -30,6 +35,19 @@ def lines_between(yard: Yard, tenant_id: str | None, from_day: str | None, until
     with yard.store.read() as c:
         lines = rated_lines(c, yard.prices, tenant_id, yard.clock.now_us())
     return [line for line in lines if (from_day or "") <= line.day <= (until_day or "9999")]
+
+
+def groups_of_tenants(yard: Yard, by: By) -> dict[str, str]:
+    """What each tenant is called as a project, or which organisation's it is."""
+    with yard.store.read() as c:
+        organisations, belongs = policies.organisations(c), policies.projects(c)
+        names = {tenant.id: tenant.name for tenant in tenants.listing(c)}
+    whose = {tenant_id: organisations[of] for tenant_id, of in belongs.items()}
+    if by is By.ORGANISATION:
+        return whose
+    return {
+        tenant_id: f"{whose[tenant_id]}/{name}" if tenant_id in whose else name for tenant_id, name in names.items()
+    }
 
 
 def forecast_month(yard: Yard, tenant_id: str | None, now_us: int) -> Forecast:
@@ -57,10 +75,35 @@ def _first_day(by_day: dict[str, int], midnight: int) -> int:
 
 
 def margins_of(yard: Yard, month: Month, now_us: int) -> tuple[Margin, ...]:
-    """By card model that is here or earned something. Energy is absent: nothing measures it yet."""
-    until_us = min(month.until_us, now_us)
+    """By card model that is here or earned something. The time of cards counts from the yard's first day on."""
+    with yard.store.read() as c:
+        began_us = max(month.from_us, events.first_us(c) or now_us)
+    span_us = began_us, max(began_us, min(month.until_us, now_us))
     lines = lines_between(yard, None, day_of(month.from_us), day_of(month.until_us - 1))
-    here = Counter(card.model for card in yard.roster.cards)
-    models = sorted(here.keys() | {line.card_model for line in lines if line.card_model})
-    period_us = max(0, until_us - month.from_us)
-    return margins(lines, [CardMonth(model, here[model], period_us) for model in models], power_per_kwh_nano=0)
+    here: dict[str, list[str]] = defaultdict(list)
+    for card in yard.roster.cards:
+        here[card.model].append(card.uuid)
+    with yard.store.read() as c:
+        told = energy_hours(c, span_us[0] // HOUR_US, -(-span_us[1] // HOUR_US))
+        used = meters.intervals(c, from_us=span_us[0], until_us=span_us[1])
+        used += map(provisional, meters.open_meters(c).values())
+    shares = {line.lease_id: line.share_ppm for line in lines}
+    busy = busy_hours(used, shares, span_us)
+    readings = [Reading(*each) for each in told]
+    months: list[CardMonth] = []
+    for model in sorted(here.keys() | {line.card_model for line in lines if line.card_model}):
+        cards = here[model]
+        together: dict[int, int] = defaultdict(int)
+        for uuid in cards:
+            for hour, us_ppm in busy.get(uuid, {}).items():
+                together[hour] += us_ppm
+        prices = yard.prices or PriceHistory((yard.book,))
+        taken = energy(cards, readings, together, _draw(yard, model), span_us, prices)
+        paid = yard.book.purchase_nano.get(model)
+        months.append(CardMonth(model, len(cards), span_us[1] - span_us[0], taken, paid))
+    return margins(lines, months)
+
+
+def _draw(yard: Yard, model: str) -> Draw | None:
+    known = catalogue.lookup(model)
+    return None if known is None else Draw(known.tdp_watts, yard.book.idle_watts.get(model, known.idle_watts))

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection
 
+from gpuyard.control.clock import latest
+from gpuyard.control.incidents import close_one, open_one
 from gpuyard.control.roster import Roster
 from gpuyard.control.yard import Yard
 from gpuyard.hardware.probe import Finding
 from gpuyard.model.events import Event
 from gpuyard.model.fleet import Card, Node
+from gpuyard.model.incidents import Cause, Incident
+from gpuyard.model.names import new_id
 from gpuyard.model.states import CardState, NodeState
-from gpuyard.store import events, fleet
+from gpuyard.store import events, fleet, incidents
+
+EVERY_US = 10_000_000
+_YARD = "yard"  # who opens and closes what the probes say
 
 
 def update_fleet(yard: Yard, now_us: int) -> None:
@@ -31,17 +40,20 @@ def update_fleet(yard: Yard, now_us: int) -> None:
     if all(_same(node, known.get(name)) for name, node in found.items()) and all(
         name in found or node.state is NodeState.LOST for name, node in known.items()
     ):
+        yard.fleet_seen_us = now_us
         return
     with yard.store.write() as c:
+        times = Times(_well_until(c, yard, now_us), now_us)
         told: list[Event] = []
         for name in sorted(known.keys() - found.keys()):
-            told += _lose_node(c, known[name], now_us)
+            told += _lose_node(c, known[name], times)
         for name in sorted(found):
-            told += _keep_node(c, found[name], known.get(name), now_us)
+            told += _keep_node(c, found[name], known.get(name), times)
         if told:
             events.append(c, told)
         fleet.advance(c, fleet.version(c))
         nodes = fleet.nodes(c)
+    yard.fleet_seen_us = now_us
     yard.roster = _roster(yard, nodes)
 
 
@@ -61,30 +73,66 @@ def _same(node: Node, known: Node | None) -> bool:
     return here == there
 
 
-def _lose_node(c: Connection, known: Node, now_us: int) -> list[Event]:
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When a probe last found everything that the store says is there, and now."""
+
+    well_us: int
+    now_us: int
+
+
+def _well_until(c: Connection, yard: Yard, now_us: int) -> int:
+    """A yard that was killed in between had probed at most one period before it last wrote down that it lives."""
+    if yard.fleet_seen_us is not None:
+        return yard.fleet_seen_us
+    seen_us = latest(c)
+    return now_us if seen_us is None else min(now_us, max(0, seen_us - EVERY_US))
+
+
+def _lose_node(c: Connection, known: Node, times: Times) -> list[Event]:
     if known.state is NodeState.LOST:
         return []
     fleet.set_node_state(c, known.name, NodeState.LOST)
-    lost = [_mark(c, card, CardState.MISSING, now_us) for card in known.cards if card.state is not CardState.MISSING]
-    return [Event("node.lost", known.name, now_us), *lost]
+    _open(c, Cause.NODE_LOST, known.name, None, times)
+    here = [card for card in known.cards if card.state is not CardState.MISSING]
+    for card in here:  # the node's incident speaks for its cards
+        _close(c, Cause.CARD_LOST, known.name, card.uuid, times.now_us)
+    lost = [_mark(c, card, CardState.MISSING, times.now_us) for card in here]
+    return [Event("node.lost", known.name, times.now_us), *lost]
 
 
-def _keep_node(c: Connection, node: Node, known: Node | None, now_us: int) -> list[Event]:
+def _keep_node(c: Connection, node: Node, known: Node | None, times: Times) -> list[Event]:
     told: list[Event] = []
     before = {card.uuid: card for card in known.cards} if known else {}
-    fleet.save_node(c, node, now_us)
+    fleet.save_node(c, node, times.now_us)
+    back = known is not None and known.state is NodeState.LOST
     if known is None:
-        told.append(Event("node.found", node.name, now_us, data={"cards": len(node.cards)}))
-    elif known.state is NodeState.LOST:
+        told.append(Event("node.found", node.name, times.now_us, data={"cards": len(node.cards)}))
+    elif back:
         fleet.set_node_state(c, node.name, NodeState.READY)
-        told.append(Event("node.ready", node.name, now_us))
+        _close(c, Cause.NODE_LOST, node.name, None, times.now_us)
+        told.append(Event("node.ready", node.name, times.now_us))
     here = {card.uuid for card in node.cards}
     for uuid, card in before.items():
         if uuid not in here and card.state is not CardState.MISSING:
-            told.append(_mark(c, card, CardState.MISSING, now_us))
+            _open(c, Cause.CARD_LOST, node.name, uuid, times)
+            told.append(_mark(c, card, CardState.MISSING, times.now_us))
+        elif uuid not in here and back:  # the node came back without it
+            _open(c, Cause.CARD_LOST, node.name, uuid, Times(times.now_us, times.now_us))
         elif uuid in here and card.state is CardState.MISSING:
-            told.append(_mark(c, card, CardState.HEALTHY, now_us))
+            _close(c, Cause.CARD_LOST, node.name, uuid, times.now_us)
+            told.append(_mark(c, card, CardState.HEALTHY, times.now_us))
     return told
+
+
+def _open(c: Connection, cause: Cause, node: str, uuid: str | None, times: Times) -> None:
+    open_one(c, Incident(new_id("in", times.now_us), cause, node, uuid, None, "", times.now_us, _YARD, times.well_us))
+
+
+def _close(c: Connection, cause: Cause, node: str, uuid: str | None, now_us: int) -> None:
+    found = incidents.open_about(c, cause, node, uuid)
+    if found is not None:
+        close_one(c, found, now_us, _YARD, now_us)
 
 
 def _mark(c: Connection, card: Card, state: CardState, now_us: int) -> Event:

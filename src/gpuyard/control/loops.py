@@ -41,7 +41,6 @@ IDLE_SECONDS = 1.0
 MOTION_SECONDS = 0.025
 YIELD_SECONDS = 0.0002  # between two writes: the lock goes to whoever waits for it
 PROVE_EVERY_US = 10_000_000  # how often proofs of running are written down when nothing else changes
-FLEET_EVERY_US = 10_000_000
 ESCAPES_EVERY_US = 10_000_000
 DEMAND_EVERY_US = 600_000_000
 QUEUE_EVERY_US = 10_000_000  # how often the queue is looked at where nothing but the time has changed
@@ -82,7 +81,7 @@ class Loops:
         now = self._now()
         if now.at_us >= self._next_fleet_us:
             fleet_watch.update_fleet(self.yard, now.at_us)
-            self._next_fleet_us = now.at_us + FLEET_EVERY_US
+            self._next_fleet_us = now.at_us + fleet_watch.EVERY_US
         self._money.look(now.at_us)
         look_after_mps(self.yard, now.at_us)
         if now.at_us >= self._next_escapes_us:

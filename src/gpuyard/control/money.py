@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from gpuyard.billing.conditions import Conditions
+from gpuyard.billing.faults import faults_of
 from gpuyard.billing.lines import RatedLine
 from gpuyard.billing.rated import rate_all
 from gpuyard.billing.rating import Line, rate, total_nano
 from gpuyard.catalog.price_history import PriceHistory
 from gpuyard.control.rating_conditions import are_plain, conditions_of
 from gpuyard.model.leases import Interval, Proof
-from gpuyard.store import meters
+from gpuyard.store import incidents, meters
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,18 @@ def make_bill(
         lines = tuple(_as_line(line) for line in rated)
         return Bill(lines, total_nano(lines))
     intervals, open_runs = _used(c, tenant_id, workload_id)
-    lines = rate(intervals, open_runs)
+    lines = plain_lines(c, intervals, open_runs)
     return Bill(lines, total_nano(lines))
+
+
+def plain_lines(
+    c: Connection, intervals: Sequence[Interval], open_runs: frozenset[tuple[str, int]]
+) -> tuple[Line, ...]:
+    """The lines of leases on demand at fixed prices, with what incidents give back of them."""
+    faults = faults_of(incidents.giving_back(c), intervals)
+    if not faults:
+        return rate(intervals, open_runs)
+    return tuple(_as_line(line) for line in rate_all(intervals, Conditions(faults=faults, still_open=open_runs)))
 
 
 def rated_lines(
@@ -75,6 +88,7 @@ def _as_line(line: RatedLine) -> Line:
         price_per_hour_nano=line.price_per_hour_nano,
         amount_nano=line.amount_nano,
         currency=line.currency,
+        origin=line.origin,
     )
 
 
@@ -99,4 +113,5 @@ def provisional(meter: meters.Meter) -> Interval:
         price_per_hour_nano=meter.price_per_hour_nano,
         currency=meter.currency,
         minimum_us=meter.minimum_us,
+        card_uuids=meter.card_uuids,
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from gpuyard.control.budget_watch import watch_budgets
 from gpuyard.control.credit import watch_credit
+from gpuyard.control.energy_watch import read_energy
 from gpuyard.control.idle_watch import IdleWatch
 from gpuyard.control.reconciling import reconcile
 from gpuyard.control.settling import settle_due, settle_running
@@ -16,7 +17,7 @@ from gpuyard.store import reconciliation
 POST_EVERY_US = 1_000_000
 CREDIT_EVERY_US = 5_000_000
 EXTEND_EVERY_US = 30_000_000
-BUDGETS_EVERY_US = 60_000_000
+BUDGETS_EVERY_US = 60_000_000  # and energy counters
 RECONCILE_EVERY_US = 3600_000_000
 IDLE_EVERY_US = 20_000_000
 
@@ -55,6 +56,7 @@ class MoneyWatch:
             watch_credit(self._yard, now_us)
         if self._is_due(BUDGETS_EVERY_US, now_us):
             watch_budgets(self._yard, now_us)
+            read_energy(self._yard, now_us)
         if self._is_due(IDLE_EVERY_US, now_us):
             self._idle.look(now_us)
         if self._is_due(RECONCILE_EVERY_US, now_us):

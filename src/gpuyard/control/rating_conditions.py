@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from gpuyard.billing.commitments import Commitment
 from gpuyard.billing.conditions import Conditions, LeaseFacts, Reclaim, SpotHistory
+from gpuyard.billing.faults import faults_of
 from gpuyard.catalog import cards
 from gpuyard.catalog.price_history import PriceHistory
 from gpuyard.catalog.price_terms import Upfront
@@ -19,11 +20,12 @@ from gpuyard.model.states import LeaseState
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.model.workloads import WorkloadSpec
 from gpuyard.store import commitments as stored
-from gpuyard.store import events, leases, tenants, workloads
+from gpuyard.store import events, incidents, leases, tenants, workloads
 
 
 def are_plain(c: Connection, prices: PriceHistory | None, tenant_id: str | None) -> bool:
-    """Whether nothing but on-demand leases at fixed prices is to be rated: then intervals say all there is to know."""
+    """Whether nothing but on-demand leases at fixed prices is to be rated: then intervals say all there is to know but
+    what incidents give back, and that concerns no lease but those that they hit."""
     books = prices.books if prices is not None else ()
     if any(book.tariffs or book.discounts for book in books) or stored.any_at_all(c):
         return False
@@ -45,6 +47,7 @@ def conditions_of(
         facts=_facts(c, tenant_id, intervals),
         commitments=tuple(commitment_of(body) for body in stored.bodies(c, tenant_id)),
         spot={offer: SpotHistory(tuple(found)) for offer, found in stored.spot_prices(c).items()},
+        faults=faults_of(incidents.giving_back(c), intervals),
         reclaims=_reclaims(c, tenant_id, intervals),
         still_open=still_open,
     )

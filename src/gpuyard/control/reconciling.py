@@ -15,8 +15,9 @@ from gpuyard.billing.settling import Cost
 from gpuyard.control.settling import owed_by_leases, settle_due
 from gpuyard.control.yard import Yard
 from gpuyard.model.events import Event
+from gpuyard.model.incidents import Cause, Incident, Outcome
 from gpuyard.model.units import SECOND_US
-from gpuyard.store import charges, events, meta, meters, reconciliation
+from gpuyard.store import charges, events, incidents, meta, meters, reconciliation
 from gpuyard.store.reconciliation import Discrepancy, Holding
 
 TOLERANCE_US: Final = SECOND_US  # a spell: clocks are read at different moments
@@ -134,8 +135,18 @@ def _write(yard: Yard, found: Collection[Discrepancy], agreed: Collection[str], 
     with yard.store.write() as c:
         for each in new:
             reconciliation.insert(c, each)
+            incidents.insert(c, _incident(each))
         for each in over:
             reconciliation.resolve(c, each.id, now_us)
+            incidents.close(c, each.id, now_us, "yard", Outcome.REPAIRED)
         told = [Event("incident.opened", each.id, now_us, data=reconciliation.dump(each)) for each in new]
         told += [Event("incident.resolved", each.id, now_us, data={"lease_id": each.lease_id}) for each in over]
         events.append(c, told)
+
+
+def _incident(found: Discrepancy) -> Incident:
+    """As it stands among the incidents. Nothing is given back for it: which of the three is right, a person decides."""
+    node = "--" if found.node_us is None else found.node_us / SECOND_US
+    what = f"scheduler={found.scheduler_us / SECOND_US} node={node} billed={found.billed_us / SECOND_US} s"
+    cause = Cause.RECONCILIATION
+    return Incident(found.id, cause, None, None, found.lease_id, what, found.found_us, "yard", last_good_us=None)

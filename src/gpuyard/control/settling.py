@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from gpuyard.billing.rating import rate
 from gpuyard.billing.settling import Cost, costs, hold_nano, settle
-from gpuyard.control.money import provisional, rated_lines
+from gpuyard.control.money import plain_lines, provisional, rated_lines
 from gpuyard.control.rating_conditions import are_plain
 from gpuyard.control.yard import Yard
 from gpuyard.model.leases import UNPRICED, Interval
@@ -125,7 +124,8 @@ def owed_by_leases(
         plain[tenant_id] = are_plain(c, yard.prices, tenant_id)
     open_runs = frozenset((meter.lease_id, meter.run) for meter in running if meter.state != "stopped")
     used = [each for each in [*intervals, *map(provisional, running)] if plain[each.tenant_id]]
-    owed = _of_lines(((line.lease_id, line.amount_nano) for line in rate(used, open_runs)), _origins(used))
+    lines = plain_lines(c, used, open_runs)
+    owed = _of_lines(((line.lease_id, line.amount_nano) for line in lines), _origins(used))
     for tenant_id, is_plain in plain.items():
         if not is_plain:
             owed.update(owed_by_tenant(c, yard, tenant_id))

@@ -54,6 +54,7 @@ class Yard:
     simulated_cards: bool = False
     end_escaped: bool = False  # whether programs that go around their slice are ended, or only told of
     findings: tuple[Finding, ...] = ()
+    fleet_seen_us: int | None = None  # when the probes last looked at the fleet; None: not since this yard began
     identities: dict[str, Identity] = field(default_factory=dict[str, Identity])  # token digest -> who; see api.asking
     access_keys: dict[str, KnownKey] = field(default_factory=dict[str, KnownKey])  # in force; see control.access_keys
     token_uses: TokenUses = field(default_factory=TokenUses)
@@ -71,6 +72,7 @@ class Yard:
     wallet_terms: WalletTerms = field(default_factory=WalletTerms)
     terminals: Counter[str] = field(default_factory=Counter[str])  # sessions that are open now, by unit
     card_activity: Callable[[], Mapping[str, CardActivity]] = dict  # by UUID; none where it cannot be read
+    card_energy: Callable[[], Mapping[str, int]] = dict  # millijoules by UUID, ever growing; none where nothing tells
     stripe_secret: str | None = None  # what Stripe signs its calls with; None: such calls are refused
     trouble: str | None = None  # why the last pass of the loops could not be finished
     authority: Authority = field(init=False)

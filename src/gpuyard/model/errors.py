@@ -132,6 +132,12 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "bids_invalid": 422,
     "font_missing": 422,
     "file_unusable": 422,
+    # incidents
+    "incident_not_found": 404,
+    "incident_target_unknown": 404,
+    "incident_open": 409,
+    "incident_closed": 409,
+    "incident_time": 422,
     # wallets
     "payment_conflict": 409,
     "payment_unverified": 401,

@@ -108,6 +108,7 @@ class Interval:
     price_per_hour_nano: int
     currency: str
     minimum_us: int
+    card_uuids: tuple[str, ...] = ()  # where its slices were; none where nobody had written that down yet
 
     @property
     def runs(self) -> bool:

@@ -110,9 +110,12 @@ class Margin(TypedDict):
     cards: int
     revenue: str
     utilisation: str
+    energy_kwh: str | None
+    energy_measured: str | None
     energy_cost: str | None
     margin: str | None
     margin_a_card: str | None
+    break_even_hours: int | None
 
 
 class Margins(TypedDict):

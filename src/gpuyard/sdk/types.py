@@ -157,11 +157,12 @@ class BillLine(TypedDict):
     lease_id: str
     offer: str
     day: str
-    what: Literal["active", "stopped", "minimum"]
+    what: str
     seconds: str
     price_per_hour: str
     amount: str
     currency: str
+    origin: str | None
 
 
 class Bill(TypedDict):

@@ -61,3 +61,8 @@ def with_reason(c: Connection, kind: str, reason: str, tenant_id: str | None) ->
 def last(c: Connection) -> int:
     """The newest sequence; 0 where nothing was ever said."""
     return c.execute(select(func.max(EVENTS.c.sequence))).scalar() or 0
+
+
+def first_us(c: Connection) -> int | None:
+    """When anything was said first."""
+    return c.execute(select(EVENTS.c.at_us).order_by(EVENTS.c.sequence).limit(1)).scalar()

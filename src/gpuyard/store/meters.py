@@ -36,6 +36,7 @@ class Meter:
     price_per_hour_nano: int
     currency: str
     minimum_us: int
+    card_uuids: tuple[str, ...] = ()
 
 
 _ALL = select(*(METERS.c[field.name] for field in fields(Meter)))  # in the order in which Meter takes them
@@ -108,6 +109,7 @@ def close(c: Connection, lease_id: str, end_us: int, end_ns: int, proof: Proof) 
         price_per_hour_nano=meter.price_per_hour_nano,
         currency=meter.currency,
         minimum_us=meter.minimum_us,
+        card_uuids=meter.card_uuids,
     )
     c.execute(_KEEP, _values(interval))
     if interval.price_per_hour_nano and interval.duration_us:
@@ -143,6 +145,14 @@ def intervals(
     return [_interval(row) for row in c.execute(query)]
 
 
+def on_node(c: Connection, node: str, from_us: int, until_us: int | None) -> list[Interval]:
+    """The closed intervals of a node that touch [from, until)."""
+    query = select(INTERVALS).where(INTERVALS.c.node == node, INTERVALS.c.end_us > from_us)
+    if until_us is not None:
+        query = query.where(INTERVALS.c.start_us < until_us)
+    return [_interval(row) for row in c.execute(query)]
+
+
 def of_leases(c: Connection, lease_ids: Collection[str]) -> list[Interval]:
     """Every interval of these leases."""
     wanted = sorted(lease_ids)
@@ -156,16 +166,24 @@ def of_leases(c: Connection, lease_ids: Collection[str]) -> list[Interval]:
 def _values(record: Meter | Interval) -> dict[str, object]:
     """A record as column values; its enumerations are text in the table."""
     values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+    plain = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+    return {**plain, "card_uuids": ",".join(record.card_uuids) or None}
 
 
 _STATES = {state.value: state for state in LeaseState}
 
 
 def _meter(row: Row[Any]) -> Meter:
-    lease_id, tenant_id, workload_id, workload_name, offer, state, *rest = tuple(row)
-    return Meter(lease_id, tenant_id, workload_id, workload_name, offer, _STATES[state], *rest)
+    lease_id, tenant_id, workload_id, workload_name, offer, state, *rest, uuids = tuple(row)
+    return Meter(
+        lease_id, tenant_id, workload_id, workload_name, offer, _STATES[state], *rest, card_uuids=_uuids(uuids)
+    )
 
 
 def _interval(row: Row[Any]) -> Interval:
-    return Interval(**{**row._mapping, "state": LeaseState(row.state), "proof": Proof(row.proof)})
+    read = {"state": LeaseState(row.state), "proof": Proof(row.proof), "card_uuids": _uuids(row.card_uuids)}
+    return Interval(**{**row._mapping, **read})
+
+
+def _uuids(text: str | None) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()

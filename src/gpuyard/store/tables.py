@@ -160,6 +160,7 @@ METERS = Table(
     *_metered(),
     Column("proven_us", BigInteger, nullable=False),
     Column("proven_ns", BigInteger, nullable=False),
+    Column("card_uuids", Text),  # with commas between; absent: none, or not written down
 )
 
 INTERVALS = Table(
@@ -171,8 +172,10 @@ INTERVALS = Table(
     Column("end_us", BigInteger, nullable=False),
     Column("monotonic_end_ns", BigInteger, nullable=False),
     Column("proof", Text, nullable=False),
+    Column("card_uuids", Text),
     Index("intervals_tenant", "tenant_id", "lease_id", "sequence"),
     Index("intervals_workload", "workload_id", "lease_id", "sequence"),
+    Index("intervals_node", "node", "end_us"),
 )
 
 EVENTS = Table(
@@ -210,4 +213,6 @@ PARTIAL_INDEXES = (
     "CREATE INDEX charges_held ON charges (subject) WHERE held_nano > 0",
     "CREATE INDEX attestations_open ON attestations (workload_id) WHERE ended_us IS NULL",
     "CREATE UNIQUE INDEX moves_open ON moves (lease_id) WHERE ended_us IS NULL",
+    "CREATE UNIQUE INDEX incidents_open ON incidents "
+    "(cause, coalesce(node, ''), coalesce(card_uuid, ''), coalesce(lease_id, '')) WHERE closed_us IS NULL",
 )

@@ -21,6 +21,7 @@ _READ: dict[str, Callable[[Connection], object]] = {
     "tenants.identity": lambda c: tenants.identity(c, "digest"),
     "events.after": lambda c: events.after(c, 7, None, 20),
     "events.after of a tenant": lambda c: events.after(c, 7, "t-1", 20),
+    "meters.on_node": lambda c: meters.on_node(c, "n-1", 7, 9),
     "meters.intervals of a tenant": lambda c: meters.intervals(c, tenant_id="t-1"),
 }
 _ONLY_WHAT_IS_OPEN = ("slices", "meters")  # tables without a past

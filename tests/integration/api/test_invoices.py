@@ -238,6 +238,22 @@ def test_tariffs_and_discounts_reach_the_bill_and_the_invoice_alike(api: ApiInHa
     assert Decimal(costs["costs"][0]["listed"]) > 2 * Decimal(costs["total"])
 
 
+def test_costs_are_told_by_project_and_by_organisation(api: ApiInHand) -> None:
+    run(api, 1)
+    assert api.bob.post("/v1/workloads", json={**QUARTER, "name": "bobs"}).status_code == 201
+    api.hand.settle()
+    api.hand.clock.advance(2 * HOUR)
+    api.hand.settle()
+    assert api.operator.post("/v1/organisations", json={"name": "acme"}).status_code == 201
+    assert api.operator.put("/v1/tenants/alice/organisation", json={"organisation": "acme"}).status_code < 300
+    told = api.operator.get("/v1/costs?by=project").json()
+    assert {cost["group"] for cost in told["costs"]} == {"acme/alice", "bob"}
+    assert sum(Decimal(cost["amount"]) for cost in told["costs"]) == Decimal(told["total"])
+    by_organisation = {c["group"]: c["amount"] for c in api.operator.get("/v1/costs?by=organisation").json()["costs"]}
+    assert by_organisation["acme"] == api.alice.get("/v1/bill").json()["total"]
+    assert [cost["group"] for cost in api.alice.get("/v1/costs?by=project").json()["costs"]] == ["acme/alice"]
+
+
 def test_prices_of_an_offer_are_compared_by_the_book(api: ApiInHand) -> None:
     found = api.alice.get("/v1/prices/compare?offer=rtx4090-full&hours=8760").json()
     assert (found["cheapest"], found["on_demand_a_year"]) == ("reserved 3y none", "5256.00")
@@ -258,7 +274,17 @@ def test_a_month_is_forecast_from_whole_days_and_cards_show_what_they_earned(api
     assert found["days_known"] >= 3
     margin = {row["card_model"]: row for row in api.operator.get("/v1/margin").json()["cards"]}
     assert Decimal(margin["RTX4090"]["revenue"]) > 17
-    assert margin["RTX4090"]["energy_cost"] is None
+    assert margin["RTX4090"]["energy_cost"] is None  # the book does not say what power costs
+    assert (margin["RTX4090"]["energy_measured"], margin["RTX4090"]["margin"]) == ("0%", None)
+    use(api, history(power_per_kwh="0.10", power_overhead="50%"))
+    margin = {row["card_model"]: row for row in api.operator.get("/v1/margin").json()["cards"]}
+    took = Decimal(margin["RTX4090"]["energy_kwh"])
+    idle, limit = 45, 450  # watts: a tenth is assumed, and the catalogue's
+    expected = 120 * Decimal(2 * idle + (limit - idle) / 4) / 1000  # five days of two cards, a quarter of one in use
+    assert abs(took - expected) < Decimal("0.1")
+    assert abs(Decimal(margin["RTX4090"]["energy_cost"]) - took * Decimal("0.15")) < Decimal("0.01")
+    assert Decimal(margin["RTX4090"]["margin"]) < Decimal(margin["RTX4090"]["revenue"])
+    assert Decimal(margin["H100"]["margin"]) < 0  # it idles and costs
     assert margin["H100"]["revenue"] == "0.000000"
 
 

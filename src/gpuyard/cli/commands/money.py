@@ -44,7 +44,7 @@ def show_bill(found: types.Bill) -> None:
             line["day"],
             line["workload_name"],
             line["offer"],
-            t(f"bill.what.{line['what']}"),
+            _what(line),
             line["seconds"],
             f"{line['price_per_hour']}/h",
             line["amount"],
@@ -55,6 +55,11 @@ def show_bill(found: types.Bill) -> None:
     show_table(
         [t(f"column.{name}") for name in columns], [[cell if cell != "" else " " for cell in row] for row in rows]
     )
+
+
+def _what(line: types.BillLine) -> str:
+    told = t(f"bill.what.{line['what']}")
+    return f"{told} ({line['origin']})" if line["origin"] else told
 
 
 @APP.command(help=t("events.help"))

@@ -15,6 +15,7 @@ from gpuyard.model.errors import YardError
 APP = typer.Typer(rich_markup_mode=None, add_completion=False)
 AsJson = Annotated[bool, typer.Option("--json", help=t("option.json"))]
 HOURS = 8760
+_VIEWS = "workload|offer|card|day|option|what|commitment|tenant|project|organisation|label"
 
 
 @APP.command(help=t("price.help"))
@@ -80,6 +81,23 @@ def _name(choice: Mapping[str, Any]) -> str:
     return t("price.term", years=choice["term_years"], discount=choice["discount"], upfront=upfront)
 
 
+def _show_margins(found: Mapping[str, Any]) -> None:
+    names = ("card_model", "cards", "revenue", "utilisation", "energy_kwh", "energy", "energy_cost", "margin")
+    names += ("margin_a_card", "break_even")
+    rows = [{**row, "energy": _told(row), "break_even": row["break_even_hours"]} for row in found["cards"]]
+    show_table([t(f"column.{name}") for name in names], [[row[name] for name in names] for row in rows])
+    if any(row["energy_kwh"] is not None and row["energy_cost"] is None for row in found["cards"]):
+        say(t("costs.no_power"))
+
+
+def _told(row: Mapping[str, Any]) -> str | None:
+    """Whether energy was measured or is an estimate."""
+    measured = row["energy_measured"]
+    if measured in (None, "0%", "100%"):
+        return None if measured is None else t("costs.estimated" if measured == "0%" else "costs.measured")
+    return t("costs.partly", measured=measured)
+
+
 @APP.command(help=t("own.help"))
 def own(
     price: Annotated[str, typer.Option(help=t("own.price"))],
@@ -126,7 +144,11 @@ def own(
 @APP.command(help=t("costs.help"))
 def costs(
     by: Annotated[
-        str, typer.Option(metavar="workload|offer|card|day|option|what|commitment|tenant|label", help=t("costs.by"))
+        str,
+        typer.Option(
+            metavar=_VIEWS,
+            help=t("costs.by"),
+        ),
     ] = "workload",
     label: Annotated[str | None, typer.Option(help=t("costs.label"))] = None,
     tenant: Annotated[str | None, typer.Option(help=t("option.tenant"))] = None,
@@ -153,8 +175,7 @@ def costs(
         names = ("month", "spent", "burn_a_day", "expected", "low", "high", "days_known")
         show_table([t("column.what"), found["currency"]], [(t(f"costs.row.{name}"), found[name]) for name in names])
     elif margin:
-        names = ("card_model", "cards", "revenue", "utilisation", "energy_cost", "margin", "margin_a_card")
-        show_table([t(f"column.{name}") for name in names], [[row[name] for name in names] for row in found["cards"]])
+        _show_margins(found)
     else:
         names = ("group", "amount", "effective", "listed", "card_hours")
         rows = [[row[name] for name in names] for row in found["costs"]]

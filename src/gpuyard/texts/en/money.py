@@ -105,7 +105,7 @@ TEXTS: dict[str, str] = {
     "cli.column.card_model": "card",
     "cli.column.revenue": "revenue",
     "cli.column.utilisation": "utilisation",
-    "cli.column.energy_cost": "energy",
+    "cli.column.energy_cost": "energy cost",
     "cli.column.margin": "margin",
     "cli.column.margin_a_card": "margin a card",
     "cli.column.group": "group",
