@@ -23,7 +23,15 @@ from gpuyard.model.names import check_name, new_id
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Tenant
 from gpuyard.model.units import format_size
-from gpuyard.model.workloads import Desired, Mount, RestartPolicy, Workload, WorkloadKind, WorkloadSpec
+from gpuyard.model.workloads import (
+    Desired,
+    Mount,
+    RestartPolicy,
+    WhenReclaimed,
+    Workload,
+    WorkloadKind,
+    WorkloadSpec,
+)
 from gpuyard.scheduling.plan import Plan
 from gpuyard.store import events, idempotency, leases, shares, workloads
 
@@ -61,6 +69,7 @@ class Launch:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     option: PurchaseOption = PurchaseOption.ON_DEMAND
     priority: int = 0
+    when_reclaimed: WhenReclaimed = WhenReclaimed.WAIT
     runtime: str = "auto"
 
 
@@ -115,6 +124,7 @@ def prepare(yard: Yard, wish: Launch) -> Prepared:
         labels=dict(wish.labels),
         option=wish.option,
         priority=wish.priority,
+        when_reclaimed=wish.when_reclaimed,
     )
     return Prepared(spec, runtime.kind, allowance)
 
