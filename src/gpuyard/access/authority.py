@@ -15,7 +15,9 @@ from gpuyard.model.attachments import Attachment
 from gpuyard.model.tenants import Identity
 
 # What a policy may allow beyond a role: never to run the yard, and never in another tenant.
-_GRANTABLE: Final = frozenset({Action.READ, Action.LAUNCH, Action.CONTROL, Action.ENTER, Action.READ_FLEET})
+_GRANTABLE: Final = frozenset(
+    {Action.READ, Action.LAUNCH, Action.CONTROL, Action.ENTER, Action.READ_FLEET, Action.COMMIT}
+)
 
 
 @dataclass(frozen=True, slots=True)

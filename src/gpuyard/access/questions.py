@@ -21,6 +21,7 @@ VERBS: Final[dict[Action, str]] = {
     Action.LAUNCH: "ec2:RunInstances",
     Action.CONTROL: "ec2:StopInstances",
     Action.ENTER: "gpuyard:EnterWorkload",
+    Action.COMMIT: "ec2:PurchaseReservedInstancesOffering",
     Action.MANAGE_TENANTS: "gpuyard:ManageTenants",
     Action.MANAGE_TOKENS: "gpuyard:ManageTokens",
 }
@@ -96,4 +97,6 @@ def resource_name(action: Action, tenant_id: str | None, about: str = "*") -> st
     """The ARN that policies name a resource by."""
     if action in (Action.READ, Action.LAUNCH, Action.CONTROL, Action.ENTER):
         return f"arn:aws:ec2::{tenant_id or ''}:instance/{about}"
+    if action is Action.COMMIT:
+        return f"arn:aws:ec2::{tenant_id or ''}:reserved-instances/{about}"
     return f"arn:aws:gpuyard::{tenant_id or ''}:yard"

@@ -21,6 +21,7 @@ class Action(StrEnum):
     LAUNCH = "launch workloads"
     CONTROL = "control workloads"
     ENTER = "enter workloads"
+    COMMIT = "buy commitments"
     MANAGE_TENANTS = "manage tenants"
     MANAGE_TOKENS = "manage tokens"
 

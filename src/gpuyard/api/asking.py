@@ -220,7 +220,7 @@ def facts_of(spec: WorkloadSpec) -> dict[str, Values]:
     """What policies may ask about a workload."""
     return {
         "ec2:InstanceType": spec.slices.offer or "custom",
-        "ec2:InstanceMarketType": "on-demand",
+        "ec2:InstanceMarketType": spec.option.value.replace("_", "-"),
         "gpuyard:CardModel": spec.slices.card_model or "any",
         "gpuyard:SliceCount": str(spec.slices.count),
         **{f"aws:ResourceTag/{name}": value for name, value in spec.labels.items()},

@@ -63,11 +63,12 @@ async def list_commitments(caller: Caller, tenant: str | None = None) -> Respons
 async def add_commitment(caller: Caller, body: money_schemas.CommitmentRequest) -> Response:
     """Reserves slices for a tenant at the prices of the book in force, from the next full hour on. It cannot be undone:
     a commitment is paid for whether it is used or not."""
-    caller.must(Action.MANAGE_TENANTS, None)
 
     def work() -> Response:
+        tenant = caller.tenant(body.tenant)
+        caller.must(Action.COMMIT, tenant.id)
         wish = buying.Wish(body.card_model, body.offer, body.count, body.years, Upfront(body.upfront))
-        bought = buying.reserve_for(caller.yard, caller.tenant(body.tenant), wish, caller.identity.user)
+        bought = buying.reserve_for(caller.yard, tenant, wish, caller.identity.user)
         return answer(money_views.commitment_view(bought), 201)
 
     return await caller.write(work)

@@ -11,7 +11,7 @@ from gpuyard.engines.runtime import Runtime, Unit, UnitState
 from gpuyard.hardware.amd import visible as visible_amd
 from gpuyard.model.errors import YardError
 from gpuyard.model.events import Event
-from gpuyard.model.leases import Lease
+from gpuyard.model.leases import RECLAIMED, Lease
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.units import SECOND_US
 from gpuyard.model.workloads import Workload
@@ -126,7 +126,8 @@ class Actor:
             runtime.remove_disk(f"{workload.id}-{replica}")
         with self.yard.store.write() as c:
             now_us = self.yard.clock.now_us()
-            workloads.set_state(c, workload.id, WorkloadState.REMOVED, None, {}, workload.exit_code, now_us)
+            why = RECLAIMED if workload.reason == RECLAIMED else None
+            workloads.set_state(c, workload.id, WorkloadState.REMOVED, why, {}, workload.exit_code, now_us)
             gone = Event("workload.removed", workload.id, now_us, workload.tenant_id, data={"name": workload.name})
             events.append(c, [gone])
         return True

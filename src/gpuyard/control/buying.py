@@ -19,7 +19,7 @@ from gpuyard.model.slices import FRACTIONS
 from gpuyard.model.tenants import Tenant
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.store import commitments as stored
-from gpuyard.store import events
+from gpuyard.store import events, idempotency
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,12 @@ def slice_of(offer: str) -> tuple[str, int]:
     return model.name, SHARE_WHOLE_PPM // FRACTIONS[fraction]
 
 
-def reserve_for(yard: Yard, tenant: Tenant, wish: Wish, actor: str) -> Commitment:
-    """Raises YardError `unknown_offer`, `unknown_card_model`, `no_price`, `no_reservation`, `invalid_request`."""
+def reserve_for(yard: Yard, tenant: Tenant, wish: Wish, actor: str, key: str | None = None) -> Commitment:
+    """A commitment; the same key with the same wish gives what it bought the first time.
+
+    Raises YardError `unknown_offer`, `unknown_card_model`, `no_price`, `no_reservation`, `invalid_request`,
+    `idempotency_mismatch`.
+    """
     if (wish.card_model is None) == (wish.offer is None):
         raise YardError("invalid_request", reason="card_or_offer")
     model, share = slice_of(wish.offer) if wish.offer else (cards.find(str(wish.card_model)).name, SHARE_WHOLE_PPM)
@@ -65,7 +69,14 @@ def reserve_for(yard: Yard, tenant: Tenant, wish: Wish, actor: str) -> Commitmen
     )
     if bought.currency != tenant.currency:
         raise YardError("currency_mismatch", what=bought.id, found=bought.currency, expected=tenant.currency)
+    mark = json.dumps(asdict(wish))
     with yard.store.write() as c:
+        if key is not None and (known := idempotency.recall(c, tenant.id, key)) is not None:
+            if known[0] != mark:
+                raise YardError("idempotency_mismatch", key=key.rpartition("\n")[2])
+            return next(each for each in listing(c, tenant.id) if each.id == known[1])
+        if key is not None:
+            idempotency.remember(c, tenant.id, key, mark, bought.id, now_us)
         stored.insert(c, bought.id, tenant.id, now_us, json.dumps(asdict(bought)))
         facts = {"card_model": model, "share_ppm": bought.share_ppm, "total_nano": bought.total_nano}
         events.append(c, [Event("commitment.bought", bought.id, now_us, tenant.id, actor, facts)])

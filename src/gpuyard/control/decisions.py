@@ -9,9 +9,9 @@ from gpuyard.control.lease_decisions import break_gang, decide_lease
 from gpuyard.control.stopping import BY_THE_YARD
 from gpuyard.control.world import RemoveDisks, StopUnit, Verdict, WorkloadChange, World
 from gpuyard.engines.runtime import UnitState
-from gpuyard.model.leases import REBOOTING, Lease
+from gpuyard.model.leases import REBOOTING, RECLAIMED, Lease
 from gpuyard.model.states import WORKLOAD, LeaseState, WorkloadState
-from gpuyard.model.workloads import Desired, Workload, WorkloadKind
+from gpuyard.model.workloads import Desired, WhenReclaimed, Workload, WorkloadKind
 
 _DONE = frozenset({WorkloadState.SUCCEEDED, WorkloadState.FAILED, WorkloadState.REMOVED})
 
@@ -47,6 +47,8 @@ def _decide_workload(workload: Workload, leases: Sequence[Lease], world: World, 
         state = WorkloadState.REMOVING
         if not live:
             verdict.actions.append(RemoveDisks(workload))  # the applier marks it removed once they are gone
+    elif workload.desired is Desired.RUN and _goes_for_good(workload, leases):
+        state, desired = WorkloadState.REMOVING, Desired.REMOVE
     elif not leases and workload.state in _DONE | {WorkloadState.STOPPED}:
         return
     else:
@@ -71,6 +73,13 @@ def _decide_workload(workload: Workload, leases: Sequence[Lease], world: World, 
 def _failed(lease: Lease) -> bool:
     """Whether a replica has ended for good and not well, while its job was to run."""
     return lease.state is LeaseState.ENDED and not (lease.exit_code == 0 and lease.reason == "exited")
+
+
+def _goes_for_good(workload: Workload, leases: Sequence[Lease]) -> bool:
+    """Whether slices of it were taken back, and it was asked to go with them."""
+    return workload.spec.when_reclaimed is WhenReclaimed.REMOVE and any(
+        lease.state is LeaseState.REQUESTED and lease.reason == RECLAIMED for lease in leases
+    )
 
 
 def _at_rest(workload: Workload, leases: Sequence[Lease]) -> bool:
@@ -111,6 +120,8 @@ def _explain(
     """Why the workload is in its state: a text key, its facts, and the exit code there is."""
     exit_codes = [lease.exit_code for lease in leases if lease.exit_code is not None]
     exit_code = next((code for code in exit_codes if code), exit_codes[0] if exit_codes else None)
+    if state is WorkloadState.REMOVING and (workload.reason == RECLAIMED or _goes_for_good(workload, leases)):
+        return RECLAIMED, {}, exit_code
     if state is WorkloadState.PENDING:
         for lease in leases:
             if lease.id in world.pending_reasons:

@@ -24,7 +24,16 @@ from gpuyard.model.slices import Guarantee
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Tenant
 from gpuyard.model.units import format_size
-from gpuyard.model.workloads import Desired, Mount, RestartPolicy, SliceRequest, Workload, WorkloadKind, WorkloadSpec
+from gpuyard.model.workloads import (
+    Desired,
+    Mount,
+    RestartPolicy,
+    SliceRequest,
+    WhenReclaimed,
+    Workload,
+    WorkloadKind,
+    WorkloadSpec,
+)
 from gpuyard.scheduling.plan import Plan
 from gpuyard.slicing.ladder import guarantee
 from gpuyard.store import events, idempotency, leases, shares, workloads
@@ -63,6 +72,7 @@ class Launch:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     option: PurchaseOption = PurchaseOption.ON_DEMAND
     priority: int = 0
+    when_reclaimed: WhenReclaimed = WhenReclaimed.WAIT
     runtime: str = "auto"
 
 
@@ -118,6 +128,7 @@ def prepare(yard: Yard, wish: Launch) -> Prepared:
         labels=dict(wish.labels),
         option=wish.option,
         priority=wish.priority,
+        when_reclaimed=wish.when_reclaimed,
     )
     return Prepared(spec, runtime.kind, allowance)
 

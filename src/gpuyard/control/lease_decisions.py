@@ -8,7 +8,7 @@ from gpuyard.control.moving_decisions import change_places, go_on, goes_on, leav
 from gpuyard.control.stopping import UNPAID_GRACE_US
 from gpuyard.control.world import LeaseChange, Moment, StartUnit, StopUnit, Verdict, World, reclaim_grace_us
 from gpuyard.engines.runtime import Observation, UnitState
-from gpuyard.model.leases import REBOOTING, Lease, Proof
+from gpuyard.model.leases import REBOOTING, RECLAIMED, Lease, Proof
 from gpuyard.model.states import LeaseState
 from gpuyard.model.units import SECOND_US
 from gpuyard.model.workloads import Desired, RestartPolicy, Workload, WorkloadKind
@@ -220,7 +220,7 @@ def _requeued(lease: Lease) -> Lease:
     return replace(
         lease,
         state=LeaseState.REQUESTED,
-        reason="reclaimed",
+        reason=RECLAIMED,
         exit_code=None,
         attempt=lease.attempt + 1,
         not_before_us=0,

@@ -20,6 +20,8 @@ class PurchaseOption(StrEnum):
 
 REBOOTING: Final = "rebooting"  # the reason of a lease whose unit is to end, or has ended, to be started anew at once
 
+RECLAIMED: Final = "reclaimed"  # the reason of a lease that the yard took its slices back from
+
 
 class Proof(StrEnum):
     """Who says when an interval ended."""

@@ -35,6 +35,13 @@ class RestartPolicy(StrEnum):
     ALWAYS = "always"
 
 
+class WhenReclaimed(StrEnum):
+    """What becomes of a spot workload whose slices the yard took back."""
+
+    WAIT = "wait"  # it keeps its disk, and runs again when there are slices
+    REMOVE = "remove"  # it goes, disk and logs included
+
+
 @dataclass(frozen=True, slots=True)
 class SliceRequest:
     """`count` slices of one shape, on as many different cards of one node. `card_model` None means any model."""
@@ -79,6 +86,7 @@ class WorkloadSpec:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     option: PurchaseOption = PurchaseOption.ON_DEMAND
     priority: int = 0  # the tier in the queue, 0 to 9
+    when_reclaimed: WhenReclaimed = WhenReclaimed.WAIT
 
     @property
     def is_gang(self) -> bool:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.slices import SliceShape
-from gpuyard.model.workloads import Mount, RestartPolicy, SliceRequest, WorkloadKind, WorkloadSpec
+from gpuyard.model.workloads import Mount, RestartPolicy, SliceRequest, WhenReclaimed, WorkloadKind, WorkloadSpec
 
 
 def to_json(spec: WorkloadSpec) -> str:
@@ -33,5 +33,6 @@ def from_json(text: str) -> WorkloadSpec:
         restart=RestartPolicy(values.pop("restart")),
         checkpoint_command=tuple(values.pop("checkpoint_command")),
         option=PurchaseOption(values.pop("option", PurchaseOption.ON_DEMAND)),  # specs of older yards have none
+        when_reclaimed=WhenReclaimed(values.pop("when_reclaimed", WhenReclaimed.WAIT)),
         **values,
     )

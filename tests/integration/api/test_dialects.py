@@ -216,7 +216,7 @@ BAD = {
     ),
     "no type": ("Action=RunInstances&Version=2016-11-15&ImageId=ami-host&MinCount=1&MaxCount=1", "MissingParameter"),
     "spot": (
-        signing.form("RunInstances", **RUN, InstanceMarketOptions__MarketType="spot"),
+        signing.form("RunInstances", **RUN, InstanceMarketOptions__MarketType="capacity-block"),
         "UnsupportedOperation",
     ),
     "user data that is no base64": (signing.form("RunInstances", **RUN, UserData="%%"), "InvalidUserData.Malformed"),
@@ -252,7 +252,7 @@ def test_bad_input_is_told_in_ec2s_own_words_and_changes_nothing(alice: Cloud, a
         ({"InstanceType": ""}, "MissingParameter.InstanceType"),
         ({"InstanceType": "ecs.none"}, "InvalidInstanceType.NotFound"),
         ({"ImageId": "No Such!"}, "InvalidImageId.NotFound"),
-        ({"SpotStrategy": "SpotAsPriceGo"}, "InvalidSpotStrategy.NotSupported"),
+        ({"SpotStrategy": "Cheap"}, "InvalidSpotStrategy.ValueNotSupported"),
         ({"DryRun": "perhaps"}, "InvalidParameter.DryRun"),
         ({"UserData": "%%"}, "InvalidUserData.Base64FormatInvalid"),
         ({"KeyPairName": "none"}, "InvalidKeyPairName.NotFound"),

@@ -18,10 +18,10 @@ from gpuyard.control.offering import SliceWish, list_offers
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.fleet import Node
-from gpuyard.model.leases import REBOOTING
+from gpuyard.model.leases import REBOOTING, PurchaseOption
 from gpuyard.model.offers import Offer
 from gpuyard.model.states import WorkloadState
-from gpuyard.model.workloads import Workload, WorkloadKind
+from gpuyard.model.workloads import WhenReclaimed, Workload, WorkloadKind
 from gpuyard.store import key_pairs, workloads
 
 REGION = "yard"  # of nodes that were given none
@@ -150,6 +150,9 @@ class Wanted:
     user_data: str | None = field(default=None, repr=False)
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     disk_bytes: int | None = None
+    option: PurchaseOption = PurchaseOption.ON_DEMAND
+    when_reclaimed: WhenReclaimed = WhenReclaimed.WAIT
+    may_wait: bool = False  # launched even where nothing is free now, to wait in the queue
 
 
 def fingerprint(asked: Mapping[str, object]) -> str:
@@ -179,7 +182,9 @@ def launch(caller: Asking, wanted: Wanted, dry: bool) -> list[Workload]:
         )
     wish = replace(wish, environment=_environment(caller, wanted))
     prepare(yard, wish)
-    free = next((offer.available for offer in offers(yard) if offer.name == wish.slices.offer), 0)
+    free = wanted.most
+    if not wanted.may_wait:
+        free = next((offer.available for offer in offers(yard) if offer.name == wish.slices.offer), 0)
     if free < wanted.least:
         raise YardError("no_capacity", free=free, offer=wish.slices.offer, wanted=wanted.least)
     if dry:
@@ -209,4 +214,6 @@ def _wish(wanted: Wanted) -> Launch:
         secrets={USER_DATA: data} if data else {},
         labels=dict(wanted.tags),
         disk_bytes=wanted.disk_bytes,
+        option=wanted.option,
+        when_reclaimed=wanted.when_reclaimed,
     )

@@ -14,7 +14,7 @@ from gpuyard.api.asking import Asking
 from gpuyard.api.dialects import nouns
 from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault, from_yard
-from gpuyard.api.ec2 import catalogue, instances, refused, shapes, tags
+from gpuyard.api.ec2 import catalogue, instances, refused, reserved, shapes, spot, tags
 from gpuyard.model.errors import YardError
 
 Handler = Callable[[Asking, Call, dict[str, Any]], Mapping[str, Any]]
@@ -43,6 +43,8 @@ _READ = {
     "DescribeVolumes": catalogue.volumes,
     "DescribeTags": tags.describe,
     "DescribeKeyPairs": tags.describe_pairs,
+    "DescribeSpotInstanceRequests": spot.describe,
+    "DescribeReservedInstances": reserved.bought,
     "DescribeSecurityGroups": catalogue.groups,
     "DescribeVpcs": catalogue.vpcs,
     "DescribeSubnets": catalogue.subnets,
@@ -56,12 +58,15 @@ _FLEET = {
     "DescribeInstanceTypeOfferings": catalogue.offerings,
     "DescribeImages": catalogue.image_list,
     "DescribeAccountAttributes": catalogue.account,
+    "DescribeSpotPriceHistory": spot.prices,
+    "DescribeReservedInstancesOfferings": reserved.offerings,
 }
 _CONTROL = {
     "StartInstances": instances.start,
     "StopInstances": instances.stop,
     "RebootInstances": instances.reboot,
     "TerminateInstances": instances.terminate,
+    "CancelSpotInstanceRequests": spot.cancel,
     "CreateTags": tags.create,
     "DeleteTags": tags.delete,
     "CreateKeyPair": tags.create_pair,
@@ -74,6 +79,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **{name: Operation(work, Action.READ_FLEET) for name, work in _FLEET.items()},
     **{name: Operation(work, Action.CONTROL, changes=True) for name, work in _CONTROL.items()},
     "RunInstances": Operation(instances.run, Action.LAUNCH, changes=True),
+    "RequestSpotInstances": Operation(spot.request, Action.LAUNCH, changes=True),
+    "PurchaseReservedInstancesOffering": Operation(reserved.purchase, Action.COMMIT, changes=True),
 }
 
 _CODES: Final = {
@@ -87,6 +94,7 @@ _CODES: Final = {
     "runtime_unavailable": ("InvalidAMIID.Unavailable", 400),
     "wrong_state": ("IncorrectInstanceState", 400),
     "idempotency_mismatch": ("IdempotentParameterMismatch", 400),
+    "no_reservation": ("InvalidReservedInstancesOfferingId.NotFound", 400),
     "no_capacity": ("InsufficientInstanceCapacity", 400),  # not 500: clients would ask five times more at once
     "insufficient_credit": ("InsufficientFundsException", 400),
     "quota_exceeded": ("InstanceLimitExceeded", 400),
@@ -136,7 +144,7 @@ class Ec2:
         asked = shapes.parse(call.action, [pair for pair in pairs if pair[0] not in _NOT_OURS])
         if operation.takes is not Action.LAUNCH:  # which is judged with all that it asks for
             nouns.must(caller, operation.takes, _verb(call.action), _named(asked))
-        if asked.get("DryRun") and call.action != "RunInstances":
+        if asked.get("DryRun") and operation.takes is not Action.LAUNCH:
             raise Fault("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
         return _xml(shapes.render(call.action, call.request_id, operation.work(caller, call, asked)))
 
@@ -152,9 +160,10 @@ def _verb(action: str) -> str:
 
 def _named(asked: Mapping[str, Any]) -> list[str]:
     """The instances that a request is about, by their own ids or their disks'."""
+    requests = ["i-" + one.removeprefix("sir-") for one in asked.get("SpotInstanceRequestIds") or ()]
     disks = [one for name in ("Resources", "VolumeIds") for one in asked.get(name) or ()]
     ids = [*(asked.get("InstanceIds") or ()), *filter(None, [asked.get("InstanceId")])]
-    return [*ids, *("i-" + one.removeprefix("vol-") if one.startswith("vol-") else one for one in disks)]
+    return [*ids, *requests, *("i-" + one.removeprefix("vol-") if one.startswith("vol-") else one for one in disks)]
 
 
 def _fault(error: Exception) -> Fault:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpuyard.api.asking import Asking
-from gpuyard.api.dialects import nouns
+from gpuyard.api.dialects import nouns, spot
 from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault
 from gpuyard.api.ec2 import filters, views
 from gpuyard.control import commands
+from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.states import WorkloadState
-from gpuyard.model.workloads import Workload
+from gpuyard.model.workloads import WhenReclaimed, Workload
 from gpuyard.store import workloads
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,14 @@ _KNOWN = {
 
 
 def run(caller: Asking, call: Call, asked: Asked) -> Mapping[str, Any]:
-    if asked.get("InstanceMarketOptions", {}).get("MarketType"):
-        raise Fault("UnsupportedOperation", "This yard leases on demand only: leave InstanceMarketOptions out.")
+    made = launch(caller, asked)
+    if asked.get("DryRun"):
+        raise Fault("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
+    return _launched(caller, call, made)
+
+
+def launch(caller: Asking, asked: Asked, may_wait: bool = False, key: str = "ec2") -> list[Workload]:
+    """Launches what RunInstances or RequestSpotInstances ask for. Raises Fault and YardError."""
     for name in ("NetworkInterfaces", "LaunchTemplate", "Placement"):
         if set(asked.get(name) or ()) - {"AvailabilityZone", "Tenancy"}:
             raise Fault("UnsupportedOperation", f"{name} is not possible here: leave it out.")
@@ -50,22 +57,47 @@ def run(caller: Asking, call: Call, asked: Asked) -> Mapping[str, Any]:
     token = asked.get("ClientToken")
     if token is not None and (not 0 < len(token) <= 64 or not token.isascii()):
         raise Fault("InvalidParameterValue", "ClientToken takes up to 64 ASCII characters.")
+    option, when_reclaimed = _market(caller, asked)
     wanted = nouns.Wanted(
         type=asked["InstanceType"],
         image=asked["ImageId"],
         least=asked["MinCount"],
         most=asked["MaxCount"],
         asked=decisive,
-        key=f"ec2\n{token}" if token else None,
+        key=f"{key}\n{token}" if token else None,
         key_name=asked.get("KeyName"),
         user_data=_user_data(asked.get("UserData")),
         tags=_tags(asked),
         disk_bytes=_disk_bytes(asked),
+        option=option,
+        when_reclaimed=when_reclaimed,
+        may_wait=may_wait,
     )
-    made = nouns.launch(caller, wanted, bool(asked.get("DryRun")))
-    if asked.get("DryRun"):
-        raise Fault("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
-    return _launched(caller, call, made)
+    return nouns.launch(caller, wanted, bool(asked.get("DryRun")))
+
+
+def _market(caller: Asking, asked: Asked) -> tuple[PurchaseOption, WhenReclaimed]:
+    """How it is to be bought, and what becomes of it where spot takes it back. Raises Fault."""
+    market = asked.get("InstanceMarketOptions") or {}
+    kind = market.get("MarketType") or ("spot" if market.get("SpotOptions") else None)
+    if kind is None:
+        return PurchaseOption.ON_DEMAND, WhenReclaimed.WAIT
+    if kind != "spot":
+        raise Fault("UnsupportedOperation", f"MarketType {kind[:40]} is not sold here: leave it out, or say spot.")
+    options = market.get("SpotOptions") or {}
+    for name in ("BlockDurationMinutes", "ValidUntil"):
+        if options.get(name):
+            raise Fault("UnsupportedOperation", f"{name} is not possible here: leave it out.")
+    spot.must_be_affordable(caller, asked["InstanceType"], options.get("MaxPrice"), "MaxPrice")
+    lasting = options.get("SpotInstanceType") or "one-time"
+    behaviour = options.get("InstanceInterruptionBehavior") or ("stop" if lasting == "persistent" else "terminate")
+    match lasting, behaviour:
+        case "one-time", "terminate":
+            return PurchaseOption.SPOT, WhenReclaimed.REMOVE
+        case "persistent", "stop":
+            return PurchaseOption.SPOT, WhenReclaimed.WAIT
+    told = "one-time is terminated where its slices are taken back, persistent is stopped and runs again: "
+    raise Fault("UnsupportedOperation", f"{told}{lasting[:40]} with {behaviour[:40]} is not possible here.")
 
 
 def _launched(caller: Asking, call: Call, made: list[Workload]) -> Mapping[str, Any]:

@@ -9,8 +9,6 @@ from gpuyard.api.asking import Asking
 from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault
 
-SPOT: Final = "This yard leases on demand only; it has no spot market."
-RESERVED: Final = "This yard leases on demand only; it sells no reservations."
 SNAPSHOTS: Final = (
     "A yard keeps an instance's disk until it is terminated and takes no snapshots: copy files with `gpuyard cp`."
 )
@@ -19,9 +17,6 @@ GROUPS: Final = (
     "ports that its image or workload declares, on the yard's own machine alone."
 )
 REFUSED: Final = {
-    "RequestSpotInstances": SPOT,
-    "CancelSpotInstanceRequests": SPOT,
-    "PurchaseReservedInstancesOffering": RESERVED,
     "CreateImage": SNAPSHOTS,
     "CreateSnapshot": SNAPSHOTS,
     "DeleteSnapshot": SNAPSHOTS,
@@ -30,10 +25,6 @@ REFUSED: Final = {
     "AuthorizeSecurityGroupIngress": GROUPS,
 }
 NONE: Final = {
-    "DescribeSpotPriceHistory": "SpotPriceHistory",
-    "DescribeSpotInstanceRequests": "SpotInstanceRequests",
-    "DescribeReservedInstances": "ReservedInstances",
-    "DescribeReservedInstancesOfferings": "ReservedInstancesOfferings",
     "DescribeSnapshots": "Snapshots",
     "DescribeNetworkInterfaces": "NetworkInterfaces",
     "DescribeInstanceCreditSpecifications": "InstanceCreditSpecifications",

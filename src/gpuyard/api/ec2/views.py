@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gpuyard.api.dialects import nouns
+from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.offers import Offer
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.units import SHARE_WHOLE_PPM
@@ -80,6 +81,8 @@ def instance(workload: Workload, region: str, number: int = 0) -> Row:
         "Tags": tag_list(workload),
     }
     row["VirtualizationType"] = "hvm"
+    if spec.option is PurchaseOption.SPOT:
+        row |= {"InstanceLifecycle": "spot", "SpotInstanceRequestId": nouns.outside(workload.id, "sir-")}
     if workload.reason is not None:
         params = {key: str(value) for key, value in workload.reason_params.items()}
         row["StateReason"] = {"Code": f"gpuyard.{workload.reason}", "Message": _reason(workload.reason, params)}
@@ -120,7 +123,7 @@ def instance_type(offer: Offer, card_count: int = 1) -> Row:
         "InstanceType": offer.name,
         "CurrentGeneration": True,
         "FreeTierEligible": False,
-        "SupportedUsageClasses": ["on-demand"],
+        "SupportedUsageClasses": ["on-demand", "spot"],
         "SupportedRootDeviceTypes": ["ebs"],
         "SupportedVirtualizationTypes": ["hvm"],
         "BareMetal": False,

@@ -28,12 +28,9 @@ REFUSED: Final = {
     "CreateSecurityGroup": GROUPS,
     "DeleteSecurityGroup": GROUPS,
     "AuthorizeSecurityGroup": GROUPS,
-    "PurchaseReservedInstancesOffering": "This yard leases on demand only; it sells no reservations.",
 }
 NONE: Final = {
     "DescribeSnapshots": {"Snapshots": {"Snapshot": []}},
-    "DescribeSpotPriceHistory": {"SpotPrices": {"SpotPriceType": []}, "NextOffset": 0},
-    "DescribeReservedInstances": {"ReservedInstances": {"ReservedInstance": []}},
 }
 
 

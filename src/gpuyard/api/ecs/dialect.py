@@ -14,7 +14,7 @@ from gpuyard.api.asking import Asking
 from gpuyard.api.dialects import nouns
 from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault, from_yard
-from gpuyard.api.ecs import catalogue, instances
+from gpuyard.api.ecs import catalogue, instances, reserved, spot
 from gpuyard.api.ecs.wire import Parameters, as_json, as_xml
 from gpuyard.model.errors import YardError
 
@@ -47,6 +47,7 @@ _READ = {
     "DescribeInstanceStatus": instances.status,
     "DescribeDisks": instances.disks,
     "ListTagResources": instances.tags,
+    "DescribeReservedInstances": reserved.bought,
     "DescribeKeyPairs": catalogue.pairs,
     "DescribeSecurityGroups": catalogue.groups,
     "DescribeVpcs": catalogue.vpcs,
@@ -60,6 +61,7 @@ _FLEET = {
     "DescribeAvailableResource": catalogue.available,
     "DescribeImages": catalogue.image_list,
     "DescribePrice": instances.price,
+    "DescribeSpotPriceHistory": spot.prices,
 }
 _CONTROL = {
     "StartInstance": instances.start,
@@ -82,6 +84,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **{name: Operation(work, Action.READ_FLEET) for name, work in _FLEET.items()},
     **{name: Operation(work, Action.CONTROL, changes=True) for name, work in _CONTROL.items()},
     "RunInstances": Operation(instances.run, Action.LAUNCH, changes=True),
+    "PurchaseReservedInstancesOffering": Operation(reserved.purchase, Action.COMMIT, changes=True),
 }
 
 # One set of policies holds at every door: they are written in EC2's verbs.
@@ -111,6 +114,7 @@ _CODES: Final = {
     "runtime_unavailable": ("InvalidImageId.NotSupported", 403),
     "wrong_state": ("IncorrectInstanceStatus", 403),
     "idempotency_mismatch": ("IdempotentParameterMismatch", 400),
+    "no_reservation": ("InvalidParameter.Period", 400),
     "no_capacity": ("OperationDenied.NoStock", 403),
     "insufficient_credit": ("InvalidAccountStatus.NotEnoughBalance", 403),
     "quota_exceeded": ("QuotaExceed.ElasticQuota", 403),

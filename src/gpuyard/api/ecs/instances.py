@@ -13,10 +13,12 @@ from gpuyard.api.asking import Asking
 from gpuyard.api.dialects import nouns
 from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault
+from gpuyard.api.ecs import spot
 from gpuyard.api.ecs.wire import Parameters
 from gpuyard.control import commands
 from gpuyard.control.labelling import relabel
 from gpuyard.model.errors import YardError
+from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.units import SHARE_WHOLE_PPM, format_price
 from gpuyard.model.workloads import Workload
@@ -61,7 +63,7 @@ def view(workload: Workload, region: str) -> Row:
         "GPUAmount": spec.slices.count if spec.slices.shape.compute_ppm >= SHARE_WHOLE_PPM else 0,
         "GPUSpec": spec.slices.card_model or "",
         "InstanceChargeType": "PostPaid",
-        "SpotStrategy": "NoSpot",
+        "SpotStrategy": "SpotAsPriceGo" if spec.option is PurchaseOption.SPOT else "NoSpot",
         "StoppedMode": "StopCharging" if workload.state is WorkloadState.STOPPED else "Not-applicable",
         "KeyPairName": spec.environment.get(nouns.KEY_NAME, ""),
         "CreationTime": moment(workload.created_us),
@@ -77,8 +79,6 @@ def view(workload: Workload, region: str) -> Row:
 
 
 def run(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:
-    if (given.text("SpotStrategy") or "NoSpot") != "NoSpot":
-        raise Fault("InvalidSpotStrategy.NotSupported", "This yard leases on demand only: leave SpotStrategy out.", 403)
     if (given.text("InstanceChargeType") or "PostPaid") != "PostPaid":
         raise Fault("InvalidInstanceChargeType.ValueNotSupported", "This yard charges PostPaid only.", 403)
     if any(name.startswith("DataDisk.") for name in given.all):
@@ -92,6 +92,7 @@ def run(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:
     tags = given.tags()
     if name := given.text("InstanceName"):
         tags.setdefault("Name", name)
+    option, when_reclaimed = spot.market(caller, given)
     wanted = nouns.Wanted(
         type=given.needed("InstanceType"),
         image=given.needed("ImageId"),
@@ -105,6 +106,8 @@ def run(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:
         user_data=_user_data(given.text("UserData")),
         tags=tags,
         disk_bytes=size * nouns.GIB or None,
+        option=option,
+        when_reclaimed=when_reclaimed,
     )
     made = nouns.launch(caller, wanted, dry)
     if dry:

@@ -19,6 +19,7 @@ TEXTS: dict[str, str] = {
     "word.action.read": "read this",
     "word.action.launch workloads": "launch workloads",
     "word.action.control workloads": "control workloads",
+    "word.action.buy commitments": "buy commitments",
     "word.action.enter workloads": "enter workloads",
     "word.action.manage tenants": "manage tenants",
     "word.action.manage tokens": "manage tokens",

@@ -19,6 +19,7 @@ TEXTS: dict[str, str] = {
     "word.action.read": "查看该内容",
     "word.action.launch workloads": "启动负载",
     "word.action.control workloads": "控制负载",
+    "word.action.buy commitments": "购买预留",
     "word.action.enter workloads": "进入负载",
     "word.action.manage tenants": "管理租户",
     "word.action.manage tokens": "管理令牌",

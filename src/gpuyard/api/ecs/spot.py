@@ -1,0 +1,68 @@
+"""Spot in ECS's words: what a launch asks for, and the price history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gpuyard.api.asking import Asking
+from gpuyard.api.dialects import nouns, spot
+from gpuyard.api.dialects.call import Call
+from gpuyard.api.dialects.faults import Fault
+from gpuyard.api.ecs.wire import Parameters
+from gpuyard.model.leases import PurchaseOption
+from gpuyard.model.times import to_text
+from gpuyard.model.units import format_price
+from gpuyard.model.workloads import WhenReclaimed
+
+_PAGE: Final = 1000
+
+
+def market(caller: Asking, given: Parameters) -> tuple[PurchaseOption, WhenReclaimed]:
+    """How instances are to be bought, and what becomes of them where spot takes them back. Raises Fault."""
+    match given.text("SpotStrategy") or "NoSpot":
+        case "NoSpot":
+            return PurchaseOption.ON_DEMAND, WhenReclaimed.WAIT
+        case "SpotAsPriceGo":
+            pass
+        case "SpotWithPriceLimit":
+            limit = given.needed("SpotPriceLimit")
+            spot.must_be_affordable(caller, given.needed("InstanceType"), limit, "SpotPriceLimit")
+        case _:
+            told = "SpotStrategy is NoSpot, SpotAsPriceGo or SpotWithPriceLimit."
+            raise Fault("InvalidSpotStrategy.ValueNotSupported", told, 403)
+    if given.number("SpotDuration", 0, 0, 6):
+        told = "No hour is protected here: an instance runs for the yard's own minimum. Give SpotDuration 0."
+        raise Fault("InvalidSpotDuration.NotSupported", told, 403)
+    match given.text("SpotInterruptionBehavior") or "Terminate":
+        case "Terminate":
+            return PurchaseOption.SPOT, WhenReclaimed.REMOVE
+        case "Stop":
+            return PurchaseOption.SPOT, WhenReclaimed.WAIT
+        case _:
+            raise Fault("InvalidParameter.SpotInterruptionBehavior", "SpotInterruptionBehavior is Terminate or Stop.")
+
+
+def prices(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:
+    kinds = given.listed("InstanceType")
+    from_us = spot.moment(given.text("StartTime"), "StartTime")
+    until_us = spot.moment(given.text("EndTime"), "EndTime")
+    start = given.number("Offset", 0, 0, 10_000_000)
+    found = spot.history(caller, kinds, from_us, until_us)
+    zone = nouns.zone(call.claim.region or nouns.REGION)
+    rows = [
+        {
+            "InstanceType": price.offer,
+            "ZoneId": zone,
+            "NetworkType": given.text("NetworkType") or "vpc",
+            "IoOptimized": "optimized",
+            # Numbers in JSON, written from the exact decimals.
+            "SpotPrice": json.loads(format_price(price.price_nano)),
+            "OriginPrice": json.loads(format_price(price.on_demand_nano)),
+            "Timestamp": to_text(price.at_us)[:19] + "Z",
+        }
+        for price in found[start : start + _PAGE]
+    ]
+    more = start + _PAGE if start + _PAGE < len(found) else 0
+    return {"NextOffset": more, "Currency": caller.yard.book.currency, "SpotPrices": {"SpotPriceType": rows}}
