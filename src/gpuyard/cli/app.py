@@ -42,6 +42,7 @@ COMMANDS = {
     "logs": "inside",
     "exec": "inside",
     "verify": "verify",
+    "attest": "attest",
     "forward": "inside",
     "cp": "inside",
     "bill": "money",

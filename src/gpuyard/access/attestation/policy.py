@@ -184,7 +184,7 @@ class _Table:
         return found
 
     def words(
-        self, name: str, fits: Callable[[str], bool] = lambda _: True, *, must: bool = False, expected: str = "word"
+        self, name: str, fits: Callable[[str], bool] = str.isprintable, *, must: bool = False, expected: str = "word"
     ) -> frozenset[str]:
         found = self._take(name)
         if found is None and not must:
@@ -226,7 +226,7 @@ class _Table:
         return f"{self._where}.{name}" if self._where else name
 
     def _wrong(self, name: str, expected: str) -> YardError:
-        return YardError("attestation_policy_invalid", where=self._at(name)[:100], expected=expected)
+        return YardError("attestation_policy_invalid", where=ascii(self._at(name))[1:-1][:100], expected=expected)
 
 
 def _is_authority(pem: str) -> bool:
