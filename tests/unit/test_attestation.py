@@ -396,6 +396,7 @@ def test_evidence_that_no_policy_is_set_for_is_not_taken(amd: AmdMachine) -> Non
         ({"max_age_s": True}, "max_age_s", "integer"),
         ({"amd-sev-snp": 1}, "amd-sev-snp", "table"),
         ({"amd-sev-snp": {}}, "amd-sev-snp.minimum_tcb", "missing"),
+        ({"amd-sev-snp": {"measurments": ["a"]}}, "amd-sev-snp.measurments", "unknown"),
         ({"nvidia-gpu": {}}, "nvidia-gpu.roots", "missing"),
         ({"intel-tdx": {"roots": ["x"]}}, "intel-tdx.roots", "root"),
     ],

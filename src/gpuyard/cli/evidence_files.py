@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from gpuyard.cli.output import t
 from gpuyard.model.errors import YardError
 
 
@@ -16,7 +17,7 @@ def read_evidence(path: Path) -> tuple[str, list[dict[str, Any]]]:
     """The nonce and each piece of evidence as the API takes it. `report_file`, `certificate_files`, `revocation_files`
     and `collateral_file` stand for what is in those files; certificates may be PEM or DER.
 
-    Raises YardError `evidence_unreadable` or `file_not_found`.
+    Raises YardError `evidence_unreadable`.
     """
     found = _parsed(path, "JSON", json.loads)
     pieces = found.get("evidence")
@@ -40,10 +41,15 @@ def _piece(path: Path, one: Any) -> dict[str, Any]:
     return made
 
 
+def read_key(path: Path) -> str:
+    """A public key as PEM text. Raises YardError `evidence_unreadable`."""
+    return _read(path, "PEM").decode("ascii", "replace")
+
+
 def read_policy(path: Path) -> dict[str, Any]:
     """A policy as the API takes it; `root_files` stands for the certificates in those files.
 
-    Raises YardError `evidence_unreadable` or `file_not_found`.
+    Raises YardError `evidence_unreadable`.
     """
     found = _parsed(path, "TOML", tomllib.loads)
     for table in found.values():
@@ -61,32 +67,30 @@ def _pem(data: bytes) -> str:
 
 def _names(path: Path, named: Any) -> list[Any]:
     if not isinstance(named, list):
-        raise _unreadable(path, "--", "a list of file names is expected")
+        raise _unreadable(path, "JSON", "a list of file names is expected")
     return named
 
 
 def _beside(path: Path, named: Any) -> Path:
     if not isinstance(named, str):
-        raise _unreadable(path, "--", "a file name is expected")
+        raise _unreadable(path, "JSON", "a file name is expected")
     return path.parent / named
 
 
 def _bytes(path: Path, named: Any) -> bytes:
-    return _read(_beside(path, named))
+    return _read(_beside(path, named), t("attest.file"))
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise YardError("file_not_found", path=str(path)) from None
     except OSError as error:
-        raise _unreadable(path, "--", error.strerror) from None
+        raise _unreadable(path, what, error.strerror) from None
 
 
 def _parsed(path: Path, what: str, parse: Any) -> dict[str, Any]:
     try:
-        found = parse(_read(path).decode())
+        found = parse(_read(path, what).decode())
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, what, str(error)[:200]) from None
     if not isinstance(found, dict):

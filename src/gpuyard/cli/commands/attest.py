@@ -11,7 +11,6 @@ from gpuyard.cli.commands.tenants import AsJson
 from gpuyard.cli.commands.work import Name, Tenant
 from gpuyard.cli.credentials import connect
 from gpuyard.cli.output import say, show_json, show_table, t
-from gpuyard.model.errors import YardError
 from gpuyard.sdk import attestation_calls as calls
 
 APP = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -29,10 +28,9 @@ def nonce(
     tenant: Tenant = None,
     as_json: AsJson = False,
 ) -> None:
-    try:
-        pem = key.read_text("ascii", "replace")
-    except OSError:
-        raise YardError("file_not_found", path=str(key)) from None
+    from gpuyard.cli.evidence_files import read_key
+
+    pem = read_key(key)
     with connect() as client:
         found = client.send(calls.attestation_nonce(workload, pem, replica, tenant))
     if as_json:
@@ -81,7 +79,7 @@ def show(workload: Name, tenant: Tenant = None, as_json: AsJson = False) -> None
             one["verified_at"],
             one["until"],
             one["ended_at"],
-            one["ended_because"],
+            one["ended_because"] and t(f"attest.because.{one['ended_because']}"),
             "\n".join(f"{name} {value}" for claim in one["claims"] for name, value in claim.items()),
         )
         for one in found["attestations"]
