@@ -326,6 +326,7 @@ def doctor(options: UpOptions) -> DoctorReport:
 
     from gpuyard.adapters import find_driver_inside, try_mps_on, try_slices
     from gpuyard.engines.container.sockets import find_socket
+    from gpuyard.hardware.confidential import find_confidential
     from gpuyard.hardware.probe import Finding
     from gpuyard.hardware.simulated import SimulatedProbe
     from gpuyard.hardware.this_machine import MachineProbe
@@ -339,6 +340,7 @@ def doctor(options: UpOptions) -> DoctorReport:
     podman = shutil.which("podman") is not None or (engine is not None and engine.podman)
     findings.append(Finding("podman", podman))
     findings.append(Finding("docker", engine is not None and not engine.podman))
+    findings.append(find_confidential())
     kind = options.runtime if options.runtime != "auto" else "process"
     cards = [card for node in report.nodes for card in node.cards]
     shim, mps = frozenset[str](), frozenset[str]()

@@ -16,6 +16,7 @@ from gpuyard.access.rules import Action
 from gpuyard.api import (
     access,
     access_keys,
+    attesting,
     audit,
     authority,
     costs,
@@ -132,6 +133,7 @@ def build(yard: Yard, about: About) -> FastAPI:
     for part in (invoices.router, costs.router, wallet.router, reconciling.router, idle.router, incidents.router):
         app.include_router(part, prefix="/v1")
     app.include_router(verifying.router, prefix="/v1")
+    app.include_router(attesting.router, prefix="/v1")
     app.include_router(authority.router, prefix="/v1")
     for part in (rate_limits.router, users.router, login.router, oidc.router):
         app.include_router(part, prefix="/v1")

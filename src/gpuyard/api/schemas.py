@@ -119,6 +119,16 @@ class LeaseView(BaseModel):
     updated_at: str
 
 
+class ConfidentialityView(BaseModel):
+    """What an instance may be called. `processor`: the memory and processor of its machine; `processor_and_cards`: its
+    cards as well."""
+
+    level: Literal["not_confidential", "processor", "processor_and_cards"]
+    because: str = Field(description="a stable word for why it is no more")
+    text: str
+    until: str | None = Field(description="when the evidence is out of date")
+
+
 class WorkloadView(BaseModel):
     id: str
     tenant_id: str
@@ -131,6 +141,7 @@ class WorkloadView(BaseModel):
     exit_code: int | None
     runtime: str
     isolation: dict[str, list[str]]
+    confidentiality: ConfidentialityView
     spec: dict[str, object]
     leases: list[LeaseView]
     endpoints: list[EndpointView]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gpuyard.billing.rating import Line
+from gpuyard.control.confidentiality import Confidentiality, Level, of_instance
 from gpuyard.control.yard import Yard
 from gpuyard.engines.runtime import Isolation, Observation
 from gpuyard.model.events import Event
@@ -15,6 +16,7 @@ from gpuyard.model.times import to_text
 from gpuyard.model.units import SECOND_US, SHARE_WHOLE_PPM, format_money, format_price, format_share, format_size
 from gpuyard.model.workloads import Workload, WorkloadSpec
 from gpuyard.slicing.ladder import left_open
+from gpuyard.store.attestations import Attestation
 from gpuyard.texts import reason_text, text
 
 View = dict[str, object]
@@ -111,7 +113,20 @@ def lease_view(lease: Lease, runtime: str, language: str) -> View:
     }
 
 
-def workload_view(yard: Yard, workload: Workload, leases: Sequence[Lease], language: str) -> View:
+def confidentiality_view(found: Confidentiality, language: str) -> View:
+    until = None if found.until_us is None else to_text(found.until_us)
+    key = found.because if found.level is Level.NONE else f"{found.level.value}.{found.because}"
+    return {
+        "level": found.level.value,
+        "because": found.because,
+        "text": text(f"confidentiality.{key}", language, until=until or ABSENT),
+        "until": until,
+    }
+
+
+def workload_view(
+    yard: Yard, workload: Workload, leases: Sequence[Lease], attested: Sequence[Attestation], language: str
+) -> View:
     isolation = yard.engine.isolation(workload.runtime)
     return {
         "id": workload.id,
@@ -125,6 +140,7 @@ def workload_view(yard: Yard, workload: Workload, leases: Sequence[Lease], langu
         "exit_code": workload.exit_code,
         "runtime": workload.runtime,
         "isolation": isolation_view(isolation, language) if isolation else {"enforces": [], "not_protected": []},
+        "confidentiality": confidentiality_view(of_instance(leases, attested, yard.clock.now_us()), language),
         "spec": spec_view(workload.spec),
         "leases": [lease_view(lease, workload.runtime, language) for lease in leases],
         "endpoints": endpoints(leases, yard.seen),

@@ -23,7 +23,8 @@ from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.units import format_price
 from gpuyard.model.workloads import Mount, RestartPolicy, Workload, WorkloadKind
-from gpuyard.store import leases, workloads
+from gpuyard.store import attestations, leases, workloads
+from gpuyard.store.attestations import Attestation
 
 router = APIRouter(tags=["workloads"])
 
@@ -191,7 +192,14 @@ def many(caller: Asking, found: Sequence[Workload], held: Sequence[Lease]) -> li
     newest: dict[str, dict[int, Lease]] = defaultdict(dict)
     for lease in sorted(held, key=lambda lease: lease.id):
         newest[lease.workload_id][lease.replica] = lease
+    with caller.yard.store.read() as c:
+        attested = attestations.open_ones(c, [workload.id for workload in found])
+    of: dict[str, list[Attestation]] = defaultdict(list)
+    for one in attested:
+        of[one.workload_id].append(one)
     return [
-        views.workload_view(caller.yard, w, [newest[w.id][n] for n in sorted(newest[w.id])], caller.language)
+        views.workload_view(
+            caller.yard, w, [newest[w.id][n] for n in sorted(newest[w.id])], of.get(w.id, ()), caller.language
+        )
         for w in found
     ]

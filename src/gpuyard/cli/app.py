@@ -43,6 +43,7 @@ COMMANDS = {
     "logs": "inside",
     "exec": "inside",
     "verify": "verify",
+    "attest": "attest",
     "forward": "inside",
     "cp": "inside",
     "bill": "money",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from gpuyard.control import acting, fleet_watch
 from gpuyard.control.applying import StaleError, apply_part, parts_of
+from gpuyard.control.attesting import end_what_is_over
 from gpuyard.control.clock import remember_latest
 from gpuyard.control.decisions import decide
 from gpuyard.control.escape_watch import EscapeWatch
@@ -94,6 +95,7 @@ class Loops:
         self._clear_spot(now.at_us)
         if now.at_us >= self._next_geography_us:
             stop_what_is_outside(self.yard, now.at_us)
+            end_what_is_over(self.yard, now.at_us)
             self._next_geography_us = now.at_us + GEOGRAPHY_EVERY_US
         self.yard.authority.auditor.settle(now.at_us)
         self.yard.token_uses.settle(self.yard.store)

@@ -67,6 +67,8 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "attestation_off": 409,
     "attestation_policy_invalid": 422,
     "nonce_refused": 409,
+    "attestation_key_invalid": 400,
+    "evidence_unreadable": 400,
     # what it is about
     "not_found": 404,
     "workload_not_found": 404,

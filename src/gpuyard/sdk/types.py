@@ -82,6 +82,13 @@ class Spec(TypedDict):
     slices: SliceSpec
 
 
+class Confidentiality(TypedDict):
+    level: Literal["not_confidential", "processor", "processor_and_cards"]
+    because: str
+    text: str
+    until: str | None
+
+
 class Workload(TypedDict):
     id: str
     tenant_id: str
@@ -94,6 +101,7 @@ class Workload(TypedDict):
     exit_code: int | None
     runtime: str
     isolation: dict[str, list[str]]
+    confidentiality: Confidentiality
     spec: Spec
     leases: list[Lease]
     endpoints: list[Endpoint]

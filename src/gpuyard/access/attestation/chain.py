@@ -9,11 +9,21 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from gpuyard.access.attestation import revocation
 from gpuyard.access.attestation.evidence import refused
 
 LONGEST = 8
+# What `cryptography` raises of a certificate that it cannot make sense of; some of it only once a field is asked for.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _STRONG = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _READ = (x509.BasicConstraints.oid, x509.KeyUsage.oid, x509.ExtendedKeyUsage.oid)
 _DICE = "2.23.133."  # TCG's: about the firmware that a layer was started with, which its key was made from
@@ -55,10 +65,12 @@ def verify_chain(
 def _read(kind: str, pem: str) -> list[x509.Certificate]:
     try:
         found = x509.load_pem_x509_certificates(pem.encode())
-    except ValueError:
+    except UNREADABLE:
         raise refused(kind, "malformed", "certificates") from None
     if len(found) > LONGEST:
         raise refused(kind, "malformed", f"{len(found)} certificates")
+    if not all(one.public_bytes(Encoding.DER).endswith(b"\0" + one.signature) for one in found):
+        raise refused(kind, "malformed", "certificates")  # a signature of whole bytes has one form alone
     return found
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from gpuyard.access.attestation import nvidia, sev_snp, tdx
 from gpuyard.access.attestation.binding import Binding
+from gpuyard.access.attestation.chain import UNREADABLE
 from gpuyard.access.attestation.evidence import GPU, KINDS, PROCESSORS, SNP, TDX, Claims, Evidence, refused
 from gpuyard.access.attestation.policy import Policies
 from gpuyard.model.errors import YardError
@@ -45,8 +47,14 @@ def judge(found: Sequence[Evidence], policies: Policies, binding: Binding, now_u
 
 
 def _verified(evidence: Evidence, policies: Policies, binding: Binding, now: datetime) -> Claims:
-    from gpuyard.access.attestation import nvidia, sev_snp, tdx
+    """What libraries say of things that are malformed in some way they did not expect is a refusal as well."""
+    try:
+        return _held_against(evidence, policies, binding, now)
+    except UNREADABLE as error:
+        raise refused(evidence.kind, "malformed", type(error).__name__) from None
 
+
+def _held_against(evidence: Evidence, policies: Policies, binding: Binding, now: datetime) -> Claims:
     if evidence.kind not in KINDS:
         raise refused(evidence.kind, "malformed", "kind")
     if evidence.kind == SNP and policies.snp is not None:

@@ -79,9 +79,9 @@ class Policies:
 def parse(document: Mapping[str, object]) -> Policies:
     """Raises YardError `attestation_policy_invalid` with the place and what is expected there."""
     top = _Table("", document)
+    top.only("max_age_s", *KINDS)
     age = top.integer("max_age_s", MAX_AGE_S, 60, 30 * 86_400)
     tables = {kind: top.table(kind) for kind in KINDS}
-    top.done()
     snp, tdx, gpu = tables[SNP], tables[TDX], tables[GPU]
     return Policies(
         snp=None if snp is None else _snp(snp),
@@ -93,10 +93,11 @@ def parse(document: Mapping[str, object]) -> Policies:
 
 
 def _snp(table: _Table) -> SnpPolicy:
+    table.only(*SnpPolicy.__slots__)
     minimum = table.must_table("minimum_tcb")
+    minimum.only(*TCB_PARTS)
     levels = {part: minimum.integer(part, None if part != "fmc" else 0, 0, 255) for part in TCB_PARTS}
-    minimum.done()
-    made = SnpPolicy(
+    return SnpPolicy(
         roots=table.roots(),
         measurements=table.hashes("measurements", 48, must=True),
         minimum_tcb=levels,
@@ -107,12 +108,11 @@ def _snp(table: _Table) -> SnpPolicy:
         migration=table.boolean("migration", False),
         revocation=table.boolean("revocation", True),
     )
-    table.done()
-    return made
 
 
 def _tdx(table: _Table) -> TdxPolicy:
-    made = TdxPolicy(
+    table.only(*TdxPolicy.__slots__)
+    return TdxPolicy(
         roots=table.roots(),
         measurements=table.hashes("measurements", 48, must=True),
         registers=table.numbered("registers", 0, 3),
@@ -123,36 +123,33 @@ def _tdx(table: _Table) -> TdxPolicy:
         dynamic_platform=table.boolean("dynamic_platform", False),
         cached_keys=table.boolean("cached_keys", False),
     )
-    table.done()
-    return made
 
 
 def _gpu(table: _Table) -> GpuPolicy:
-    made = GpuPolicy(
+    table.only(*GpuPolicy.__slots__)
+    return GpuPolicy(
         roots=table.roots(),
         measurements=table.numbered("measurements", 1, 255, must=True),
         drivers=table.words("drivers", must=True),
         vbioses=frozenset(one.upper() for one in table.words("vbioses", must=True)),
         revocation=table.boolean("revocation", True),
     )
-    table.done()
-    return made
 
 
 class _Table:
-    """One table of the document, which knows where it stands and which of its keys were read."""
+    """One table of the document, which knows where it stands."""
 
     def __init__(self, where: str, values: Mapping[str, object]) -> None:
         self._where, self._values = where, values
-        self._read: set[str] = set()
 
-    def done(self) -> None:
+    def only(self, *known: str) -> None:
+        """First of all: a name that is misspelt must not be told as one that is missing."""
         for name in self._values:
-            if name not in self._read:
+            if name not in known:
                 raise self._wrong(name, "unknown")
 
     def table(self, name: str) -> _Table | None:
-        found = self._take(name)
+        found = self._values.get(name)
         if found is None:
             return None
         if not isinstance(found, Mapping):
@@ -166,7 +163,7 @@ class _Table:
         return found
 
     def integer(self, name: str, default: int | None, least: int, most: int) -> int:
-        found = self._take(name)
+        found = self._values.get(name)
         if found is None:
             if default is None:
                 raise self._wrong(name, "missing")
@@ -176,7 +173,7 @@ class _Table:
         return found
 
     def boolean(self, name: str, default: bool) -> bool:
-        found = self._take(name)
+        found = self._values.get(name)
         if found is None:
             return default
         if not isinstance(found, bool):
@@ -184,9 +181,9 @@ class _Table:
         return found
 
     def words(
-        self, name: str, fits: Callable[[str], bool] = lambda _: True, *, must: bool = False, expected: str = "word"
+        self, name: str, fits: Callable[[str], bool] = str.isprintable, *, must: bool = False, expected: str = "word"
     ) -> frozenset[str]:
-        found = self._take(name)
+        found = self._values.get(name)
         if found is None and not must:
             return frozenset()
         if not isinstance(found, list) or not found:
@@ -218,15 +215,11 @@ class _Table:
         """Certificates of authorities, one PEM text each."""
         return tuple(sorted(self.words("roots", _is_authority, must=True, expected="root")))
 
-    def _take(self, name: str) -> object:
-        self._read.add(name)
-        return self._values.get(name)
-
     def _at(self, name: str) -> str:
         return f"{self._where}.{name}" if self._where else name
 
     def _wrong(self, name: str, expected: str) -> YardError:
-        return YardError("attestation_policy_invalid", where=self._at(name)[:100], expected=expected)
+        return YardError("attestation_policy_invalid", where=ascii(self._at(name))[1:-1][:100], expected=expected)
 
 
 def _is_authority(pem: str) -> bool:

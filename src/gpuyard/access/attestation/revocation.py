@@ -56,7 +56,8 @@ def _of_list(
     if crl.issuer != issuer.subject:
         return None
     try:
-        signed = _may_sign_lists(issuer) and crl.is_signature_valid(issuer.public_key())  # pyright: ignore[reportArgumentType]
+        whole = crl.public_bytes(serialization.Encoding.DER).endswith(b"\0" + crl.signature)
+        signed = whole and _may_sign_lists(issuer) and crl.is_signature_valid(issuer.public_key())  # pyright: ignore[reportArgumentType]
         partial = any(extension.critical for extension in crl.extensions)
     except (TypeError, ValueError, UnsupportedAlgorithm):
         signed = partial = False

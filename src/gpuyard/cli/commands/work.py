@@ -81,6 +81,7 @@ def show(workload: Name, tenant: Tenant = None, as_json: AsJson = False) -> None
         ("image", spec["image"] or "host"),
         ("runtime", found["runtime"]),
         ("address", ", ".join(f"{e['port']} -> {e['address']}" for e in found["endpoints"])),
+        ("confidentiality", found["confidentiality"]["text"]),
         ("enforces", "\n".join(found["isolation"]["enforces"])),
         ("not_protected", "\n".join(found["isolation"]["not_protected"])),
     ]
