@@ -164,6 +164,9 @@ class SliceKeeper:
             return ()
         before, opened = self._holders(units), openers(units)
         look = card_look(self.driver.bare())
+        if self.mps is not None:
+            with self._changing:
+                self.mps.shut_again(look.modes, self.ceilings())
         # What was allocated or freed while NVML was asked is in one of the two looks. A device is open in both: the
         # child of a program on a slice has it too, until it begins its own.
         opened = opened & openers(units) if look.device_tells else frozenset()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,14 @@ class MpsCards:
         with suppress(FileNotFoundError, ValueError):
             set_mode(self._driver, card_uuid, CardMode(int((daemon.folder / _BEFORE).read_text())))
         shutil.rmtree(daemon.folder, ignore_errors=True)
+
+    def shut_again(self, modes: Mapping[str, int | None], ceilings: Collection[str]) -> None:
+        """Where somebody else opened a card that has slices under MPS to all, shuts it to all but its clients."""
+        for card in self.held().intersection(ceilings) - set(self._shut):
+            if modes.get(card) in (CardMode.DEFAULT, CardMode.EXCLUSIVE_THREAD):
+                log.warning("mps_card_was_opened", extra={"card": card})
+                with suppress(OSError):
+                    set_mode(self._driver, card, CardMode.EXCLUSIVE_PROCESS)
 
     def watch(self, ceilings: Mapping[str, Ceiling]) -> tuple[Restart, ...]:
         """Looks after every card under MPS: ends what no slice needs, and starts again what died. `ceilings`: the cards
