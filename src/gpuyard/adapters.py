@@ -128,6 +128,8 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False) -> None:
     yard.engine.findings = (finding,)
     if keeper is None:
         return
+    if keeper.mps is not None:
+        keeper.mps.contained = yard.engine.default == "container"
     under_mps, told = try_mps_on(keeper, held, mps)
     yard.engine.findings = (finding, told)
     inside = find_driver_inside(keeper, yard.simulated_cards, held)

@@ -250,6 +250,22 @@ def test_the_trial_finds_mps_to_hold_and_leaves_no_trace(shop: Shop) -> None:
     assert shop.keeper.units() == frozenset()
 
 
+def test_where_only_containers_run_the_daemon_has_a_shared_memory_of_its_own(shop: Shop) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root makes mount namespaces without more ado")
+    mps, uuid = cards_under_mps(shop), shop.machine.cards[0].uuid
+    mps.contained = True
+    assert try_mps(shop.keeper, [uuid]) == {uuid: None}
+    cut(shop, "a")
+    own, pid = mps.shared_memory(uuid), mps.daemon(uuid).pid()
+    assert own.parent == Path("/dev/shm")
+    (own / "met").touch()
+    assert [entry.name for entry in Path(f"/proc/{pid}/root/dev/shm").iterdir()] == ["met"]
+    shop.keeper.release("a")
+    shop.keeper.watch_mps()
+    assert not own.exists()
+
+
 def test_a_card_that_others_use_is_left_alone(shop: Shop) -> None:
     cooperative = shop.cut("a", LIMIT, QUARTER)
     with subprocess.Popen(

@@ -7,7 +7,9 @@ like before is written down first, and put back last.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import shutil
 import subprocess
 from collections.abc import Collection, Iterator, Mapping
@@ -18,7 +20,7 @@ from typing import Final
 
 from gpuyard.slicing.compute_mode import CardMode, mode_of, set_mode
 from gpuyard.slicing.drivers import Driver
-from gpuyard.slicing.mps_daemon import Ceiling, MpsDaemon
+from gpuyard.slicing.mps_daemon import SHARED_MEMORY, Ceiling, MpsDaemon
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +44,18 @@ class MpsCards:
         self._root = root
         self._driver = driver
         self._program = program
+        # Whether clients are containers alone: they then have a /dev/shm of their card's, and not the machine's.
+        self.contained = False
         self._limits: dict[str, Ceiling] = {}
         self._shut: dict[str, str] = {}  # cards whose daemon could not be started again, and why
 
     def pipes(self, card_uuid: str) -> Path:
         """The card's pipe directory."""
         return self._daemon(card_uuid).pipes
+
+    def shared_memory(self, card_uuid: str) -> Path:
+        """What the card's clients have for /dev/shm."""
+        return self._daemon(card_uuid).shared_memory or SHARED_MEMORY
 
     def held(self) -> frozenset[str]:
         """The cards that are under MPS, whether their daemon lives or not."""
@@ -94,6 +102,8 @@ class MpsCards:
         daemon.quit()
         with suppress(FileNotFoundError, ValueError):
             set_mode(self._driver, card_uuid, CardMode(int((daemon.folder / _BEFORE).read_text())))
+        if daemon.shared_memory is not None:
+            shutil.rmtree(daemon.shared_memory, ignore_errors=True)
         shutil.rmtree(daemon.folder, ignore_errors=True)
 
     def shut_again(self, modes: Mapping[str, int | None], ceilings: Collection[str]) -> None:
@@ -142,4 +152,7 @@ class MpsCards:
 
     def _daemon(self, card_uuid: str) -> MpsDaemon:
         short = card_uuid.removeprefix("GPU-").replace("-", "")[:12]  # the path of a socket may only be short
-        return MpsDaemon(self._program, self._root / short, card_uuid, self._driver.bare())
+        folder = self._root / short
+        name = f"gpuyard-mps-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
+        own = SHARED_MEMORY / name if self.contained else None
+        return MpsDaemon(self._program, folder, card_uuid, self._driver.bare(), own)

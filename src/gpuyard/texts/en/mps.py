@@ -10,7 +10,7 @@ TEXTS: dict[str, str] = {
     "guarantee.mps_emulated": "The card is emulated: a library in the workload keeps it to its memory, and an emulated Multi-Process Service to its multiprocessors.",
     "guarantee.mps_bypass": "A program that means to can go around that library or command the MPS daemon: each of its processes can then have as much as the largest slice on the card, or more.",
     "guarantee.mps_faults": "A fatal fault of one program ends all programs on the card that run under MPS.",
-    "guarantee.mps_shared_memory": "Containers under MPS share the machine's /dev/shm, as its server does.",
+    "guarantee.mps_shared_memory": "Containers under MPS share a /dev/shm with the card's MPS server and with each other: the card's own where the yard runs containers alone, else the machine's.",
     "cli.up.mps": "Have NVIDIA's Multi-Process Service hold slices to their multiprocessors, where that is seen to work; it needs root.",
     "cli.doctor.mps": "Try too whether NVIDIA's Multi-Process Service holds slices; it needs root, and cards that nobody uses.",
 }

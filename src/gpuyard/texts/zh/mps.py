@@ -10,7 +10,7 @@ TEXTS: dict[str, str] = {
     "guarantee.mps_emulated": "此卡是模拟的：负载中的库限制其显存，模拟的多进程服务限制其多处理器。",
     "guarantee.mps_bypass": "有意为之的程序可以绕过该库，或向 MPS 守护进程下命令：它的每个进程此时可得到与卡上最大切片一样多的资源，甚至更多。",
     "guarantee.mps_faults": "一个程序的致命错误会结束该卡上所有在 MPS 下运行的程序。",
-    "guarantee.mps_shared_memory": "MPS 下的容器与 MPS 服务器共用本机的 /dev/shm。",
+    "guarantee.mps_shared_memory": "MPS 下的容器与该卡的 MPS 服务器及彼此共用 /dev/shm：算力场只运行容器时是该卡自己的，否则是本机的。",
     "cli.up.mps": "在确认有效的卡上，由 NVIDIA 多进程服务把切片限制在各自的多处理器内；需要 root。",
     "cli.doctor.mps": "同时试验 NVIDIA 多进程服务能否约束切片；需要 root，且卡上没有其他程序。",
 }
