@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _BEFORE: Final = "mode-before"
 _CARD: Final = "card"
+_RETRY_S: Final = 5.0  # whoever waits for a card asks more often, and each try takes its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class MpsCards:
         # Whether clients are containers alone: they then have a /dev/shm of their card's, and not the machine's.
         self.contained = False
         self._limits: dict[str, Ceiling] = {}
-        self._shut: dict[str, str] = {}  # cards whose daemon could not be started again, and why
+        self._shut: dict[str, str] = {}  # cards whose daemon could not be started, and why
+        self._retry_at: dict[str, float] = {}  # and when that is tried again
 
     def pipes(self, card_uuid: str) -> Path:
         """The card's pipe directory."""
@@ -78,6 +81,8 @@ class MpsCards:
             self._shut[card_uuid] = ""  # not open to clients yet
         if daemon.pid() is not None and self._limits.get(card_uuid) == ceiling and card_uuid not in self._shut:
             return
+        if self._shut.get(card_uuid) and time.monotonic() < self._retry_at.get(card_uuid, 0):
+            raise OSError(self._shut[card_uuid])
         try:
             # Exclusive before there is a server: whoever has the card open now is found out by the server's refusal.
             set_mode(self._driver, card_uuid, CardMode.EXCLUSIVE_PROCESS)
@@ -86,10 +91,12 @@ class MpsCards:
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             self._limits.pop(card_uuid, None)
             self._shut[card_uuid] = str(error)
+            self._retry_at[card_uuid] = time.monotonic() + _RETRY_S
             with suppress(OSError):  # exclusive, and nobody there to serve: the first program would have all of it
                 set_mode(self._driver, card_uuid, CardMode.PROHIBITED)
             raise OSError(str(error)) from error
         self._shut.pop(card_uuid, None)
+        self._retry_at.pop(card_uuid, None)
         self._limits[card_uuid] = ceiling
 
     def let_go(self, card_uuid: str) -> None:
@@ -97,6 +104,7 @@ class MpsCards:
         daemon = self._daemon(card_uuid)
         self._limits.pop(card_uuid, None)
         self._shut.pop(card_uuid, None)
+        self._retry_at.pop(card_uuid, None)
         if not daemon.folder.exists():
             return
         daemon.quit()

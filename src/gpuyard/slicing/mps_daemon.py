@@ -28,6 +28,7 @@ _PROCESS_NAME: Final = "nvidia-cuda-mps"  # as the kernel cuts it off
 _NOTE: Final = "nvidia-cuda-mps-control.pid"
 _ASK_TIMEOUT_S: Final = 10
 _START_TIMEOUT_S: Final = 15.0
+_SERVER_TIMEOUT_S: Final = 2.0
 _LONGEST_PATH: Final = 107 - len("/control_privileged")  # a socket's path is no longer than 107 bytes
 
 
@@ -135,7 +136,9 @@ class MpsDaemon:
         self.ask(f"set_default_device_pinned_mem_limit 0 {memory}")
         if not self.servers():
             self.ask(f"start_server -uid {os.geteuid()}")
-        servers = self.servers()
+        deadline = time.monotonic() + _SERVER_TIMEOUT_S
+        while not (servers := self.servers()) and time.monotonic() < deadline:
+            time.sleep(0.05)
         if not servers:
             raise OSError(
                 "the MPS server does not start: another program has the card open, or a server that outlived its daemon"
