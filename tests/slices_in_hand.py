@@ -86,9 +86,11 @@ class Shop:
             if process.poll() is None:
                 process.kill()
             process.communicate()
-        for unit in self.keeper.units():
-            self.keeper.release(unit)
-        self.keeper.watch_mps()
+        keeper = getattr(self, "keeper", None)  # a test may have taken it away
+        for unit in keeper.units() if keeper is not None else ():
+            keeper.release(unit)
+        if keeper is not None:
+            keeper.watch_mps()
 
 
 LEDGER = layout().structs["ledger"]

@@ -128,6 +128,8 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False) -> None:
     yard.engine.findings = (finding,)
     if keeper is None:
         return
+    if keeper.mps is not None:
+        keeper.mps.contained = yard.engine.default == "container"
     under_mps, told = try_mps_on(keeper, held, mps)
     yard.engine.findings = (finding, told)
     inside = find_driver_inside(keeper, yard.simulated_cards, held)
@@ -206,10 +208,9 @@ def try_mps_on(keeper: SliceKeeper, cards: frozenset[str], wanted: bool) -> tupl
 
     left = frozenset(keeper.ceilings()) & cards
     if keeper.mps is None:
-        detail = "nvidia-cuda-mps-control is not on this machine"
-        return left, Finding("mps", False if wanted else None, {"detail": detail})
+        return left, Finding("mps_program", False if wanted else None)
     if not wanted and not left:
-        return left, Finding("mps", None, {"detail": "it was not asked for (--mps)"})
+        return left, Finding("mps", None)
     told = try_mps(keeper, sorted(cards if wanted else left))
     held = frozenset(uuid for uuid, why in told.items() if why is None)
     detail = "; ".join(sorted({why for why in told.values() if why is not None}))

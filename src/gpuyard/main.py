@@ -349,6 +349,8 @@ def doctor(options: UpOptions) -> DoctorReport:
             keeper, shim, finding = try_slices(cards, Path(scratch), options.simulate is not None)
             findings.append(finding)
             if keeper is not None:
+                if keeper.mps is not None:
+                    keeper.mps.contained = kind == "container"
                 mps, finding = try_mps_on(keeper, shim, options.mps)
                 findings.append(finding)
         if kind == "container":

@@ -17,6 +17,7 @@ from gpuyard.model.errors import YardError
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.slicing.compute_mode import CardMode, mode_of, set_mode
 from gpuyard.slicing.keeper import SliceKeeper
+from gpuyard.slicing.ledger import start_time_of
 from gpuyard.slicing.mps import MpsCards
 from gpuyard.slicing.mps_daemon import PIPES, SHARE, Ceiling, allowed_multiprocessors
 from gpuyard.slicing.mps_trial import try_mps
@@ -152,7 +153,7 @@ def test_a_program_for_several_cards_under_mps_is_refused(shop: Shop) -> None:
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists() or ") Z " in Path(f"/proc/{pid}/stat").read_text())
+    wait_until(lambda: start_time_of(pid) is None)
 
 
 def test_a_daemon_that_died_with_its_server_is_started_again_and_nobody_gets_in_before(shop: Shop) -> None:
@@ -194,6 +195,13 @@ def test_a_server_that_outlives_its_daemon_keeps_the_card_until_its_programs_hav
     held.wait()
     wait_until(lambda: [each.reason for each in shop.keeper.watch_mps()] == [None])
     assert say(environment, SEEN) == [32]
+
+
+def test_a_card_that_somebody_else_opened_to_all_is_shut_again(shop: Shop) -> None:
+    cut(shop, "a")
+    set_mode(shop.keeper.driver, shop.machine.cards[0].uuid, CardMode.DEFAULT)
+    shop.keeper.strangers()
+    assert (mode(shop), mode(shop, 1)) == (CardMode.EXCLUSIVE_PROCESS, CardMode.DEFAULT)
 
 
 def test_a_new_yard_finds_the_daemons_of_the_one_before(shop: Shop) -> None:
@@ -240,6 +248,22 @@ def test_the_trial_finds_mps_to_hold_and_leaves_no_trace(shop: Shop) -> None:
     assert (mode(shop), mode(shop, 1)) == (CardMode.DEFAULT, CardMode.DEFAULT)
     assert cards_under_mps(shop).held() == frozenset()
     assert shop.keeper.units() == frozenset()
+
+
+def test_where_only_containers_run_the_daemon_has_a_shared_memory_of_its_own(shop: Shop) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root makes mount namespaces without more ado")
+    mps, uuid = cards_under_mps(shop), shop.machine.cards[0].uuid
+    mps.contained = True
+    assert try_mps(shop.keeper, [uuid]) == {uuid: None}
+    cut(shop, "a")
+    own, pid = mps.shared_memory(uuid), mps.daemon(uuid).pid()
+    assert own.parent == Path("/dev/shm")
+    (own / "met").touch()
+    assert [entry.name for entry in Path(f"/proc/{pid}/root/dev/shm").iterdir()] == ["met"]
+    shop.keeper.release("a")
+    shop.keeper.watch_mps()
+    assert not own.exists()
 
 
 def test_a_card_that_others_use_is_left_alone(shop: Shop) -> None:

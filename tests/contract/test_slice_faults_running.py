@@ -173,8 +173,13 @@ def test_row_21_a_program_that_mps_does_not_hold_to_its_slice_is_refused_in_one_
         assert shop.keeper.mps is not None
         daemon = shop.keeper.mps.daemon(card)
         if what == "its daemon is dead":
-            for pid in (*daemon.servers(), daemon.pid() or 0):
+            ended = [*daemon.servers(), daemon.pid() or 0]
+            for pid in ended:
                 os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + 20
+            while any(start_time_of(pid) is not None for pid in ended):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
         elif what == "another directory":
             environment["CUDA_MPS_PIPE_DIRECTORY"] = "/nowhere/mps"
         elif what == "no directory":

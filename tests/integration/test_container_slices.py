@@ -26,6 +26,7 @@ from gpuyard.slicing.cdi import driver_inside
 from gpuyard.slicing.drivers import Driver
 from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.ledger import usage
+from gpuyard.slicing.mps_daemon import Ceiling
 from gpuyard.testing import Machine
 from real_yard import RealYard, wait_for
 from slices_in_hand import MIB, compile_tenant
@@ -222,14 +223,19 @@ def test_the_slice_takes_the_place_of_the_driver_that_nvidia_s_own_spec_mounts(
                 Driver(here, nvml, context_bytes=CONTEXT, files=files, mps_control=machine.mps_control),
             )
             keeper.multiprocessors = {uuid: machine.cards[0].multiprocessors}
+            assert keeper.mps is not None
+            keeper.mps.contained = True
             runtime = ContainerRuntime(tmp_path / "yard", HostClock(), container_engine.socket, True)
             runtime.enforce(keeper, driver)
             cut = Slice("ls-1", uuid, SliceShape(QUARTER, 250_000), level)
             unit = Unit(
-                name="ls-nvidia-1", disk="d", tenant_id="t", command=("tenant", "info"), image=image,
+                name="ls-nvidia-1", disk="d", tenant_id="t", command=("sh", "-c", "tenant info; ls -d /dev/shm/*"), image=image,
                 environment={"TENANT_DRIVER": versioned}, secrets={}, mounts=(), ports=(), working_directory=None,
                 cpu_milli=1000, memory_bytes=64 << 20, slices=(cut,), simulated_cards=False,
             )  # fmt: skip
+            if level is Guarantee.MPS:
+                keeper.mps.hold(uuid, Ceiling(250_000, QUARTER))
+                (keeper.mps.shared_memory(uuid) / "met").touch()
             runtime.start(unit)
             wait_for(lambda: runtime.observe()[unit.name].state is UnitState.EXITED)
 
@@ -243,6 +249,7 @@ def test_the_slice_takes_the_place_of_the_driver_that_nvidia_s_own_spec_mounts(
         finally:
             file.unlink()
     assert f"free {QUARTER - CONTEXT} total {QUARTER} device {QUARTER} devices 1" in "".join(text)
+    assert ("/dev/shm/met" in text) == (level is Guarantee.MPS)
 
 
 class HostClock:

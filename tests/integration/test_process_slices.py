@@ -52,7 +52,12 @@ def test_the_offer_the_lease_and_the_doctor_say_who_enforces_it_and_what_that_le
     assert offers["rtx4090-quarter"]["guarantee"] == "cooperative"
     yard.run("run", "--offer", "rtx4090-half", "--instance", "--name", "told", "--", "sleep", "600")
     (lease,) = yard.json("show", "told")["leases"]
-    assert [cut["guarantee"] for cut in lease["slices"]] == ["cooperative"]
+    (cut,) = lease["slices"]
+    assert cut["guarantee"] == "cooperative"
+    assert any("go around" in each for each in cut["not_protected"])
+    assert any("open the card" in each for each in cut["not_protected"])
+    listed = httpx.get(f"{yard.address}/v1/leases", headers={"Authorization": f"Bearer {yard.token}"}).json()["items"]
+    assert [each["slices"] for each in listed if each["id"] == lease["id"]] == [lease["slices"]]
     answer = httpx.get(f"{yard.address}/v1/doctor", headers={"Authorization": f"Bearer {yard.token}"}).json()
     (fraction,) = {str(each) for card in answer["cards"] for each in card["guarantees"] if each["shape"] == "fraction"}
     assert "cooperative" in fraction

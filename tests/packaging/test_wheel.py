@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROBE = "shim/gpuyard-verify"  # a program: it has no name that the linker knows, and must be one that may run
+# Programs: they have no name that the linker knows, and must be such that may run.
+PROGRAMS = ("shim/gpuyard-verify", "emulator/nvidia-cuda-mps-control")
 KERNEL = "libgpuyard_placing.so"  # of the scheduler: loaded by its path
 LIBRARIES = [f"{folder}/{name}" for folder in ("shim", "emulator") for name in ("libcuda.so.1", "libnvidia-ml.so.1")]
 
@@ -27,15 +28,16 @@ def test_a_wheel_carries_the_libraries_for_its_machine_and_needs_no_newer_glibc(
     with zipfile.ZipFile(wheel_for(machine)) as wheel:
         names = set(wheel.namelist())
         assert {"gpuyard/slicing/native/layout.toml", "gpuyard/slicing/native/names/cuda.csv"} <= names
-        assert wheel.getinfo(f"gpuyard/slicing/native/lib/{PROBE}").external_attr >> 16 & 0o111
-        for library in (*LIBRARIES, PROBE, KERNEL):
+        for program in PROGRAMS:
+            assert wheel.getinfo(f"gpuyard/slicing/native/lib/{program}").external_attr >> 16 & 0o111
+        for library in (*LIBRARIES, *PROGRAMS, KERNEL):
             folder = "scheduling" if library == KERNEL else "slicing"
             path = Path(wheel.extract(f"gpuyard/{folder}/native/lib/{library}", tmp_path))
             told = subprocess.run(
                 ["readelf", "-h", "-V", "-d", str(path)], check=True, capture_output=True, text=True
             ).stdout
             assert {"x86_64": "X86-64", "aarch64": "AArch64"}[machine] in told
-            assert f"[{path.name}]" in told or library in {PROBE, KERNEL}
+            assert f"[{path.name}]" in told or library in {*PROGRAMS, KERNEL}
             needed = {tuple(map(int, version.split("."))) for version in re.findall(r"GLIBC_(\d+\.\d+)", told)}
             assert max(needed, default=(0,)) <= (2, 17)
 

@@ -91,7 +91,7 @@ def test_what_mps_leaves_open_is_told_the_faults_that_it_spreads_too(runtime: st
     assert ("device" in verdict.not_protected) == (runtime == "process")
 
 
-@pytest.mark.parametrize(("level", "runtime"), product(Guarantee, ("process", "container")))
+@pytest.mark.parametrize(("level", "runtime"), list(product(Guarantee, ("process", "container"))))
 def test_a_lease_of_every_level_says_what_it_leaves_open(level: Guarantee, runtime: str) -> None:
     told = left_open(level, runtime)
     assert told

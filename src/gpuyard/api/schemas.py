@@ -254,10 +254,10 @@ class EventView(BaseModel):
 
 
 class CheckView(BaseModel):
-    name: Literal["cards", "shown", "memory", "compute"]
+    name: Literal["cards", "shown", "memory", "compute", "multiprocessors"]
     way: str
     card: str
-    limit: int = Field(description="cards, bytes or parts per million")
+    limit: int = Field(description="cards, bytes, parts per million or multiprocessors")
     got: int | None
     held: bool | None = Field(description="absent: it could not be tried on this driver")
 

@@ -274,7 +274,7 @@ class Doctor(TypedDict):
 class Check(TypedDict):
     """One thing that a program inside a lease tried; `held` None: it could not be tried."""
 
-    name: Literal["cards", "shown", "memory", "compute"]
+    name: Literal["cards", "shown", "memory", "compute", "multiprocessors"]
     way: str
     card: str
     limit: int

@@ -30,7 +30,15 @@ running = [(n.nvmlDeviceGetUUID(c), n.nvmlDeviceGetComputeRunningProcesses(c)) f
 numbers = {os.stat(path).st_rdev for path in sys.argv[1:] if os.path.exists(path)}
 files = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
 opened = {os.stat(file).st_rdev for file in files if os.path.exists(file)}
-print(json.dumps([not numbers & opened, [[u, p.pid, p.usedGpuMemory] for u, processes in running for p in processes]]))
+def mode(card):
+    try:
+        return n.nvmlDeviceGetComputeMode(card)
+    except n.NVMLError:
+        return None
+print(json.dumps([
+    not numbers & opened, [[u, p.pid, p.usedGpuMemory] for u, processes in running for p in processes],
+    {n.nvmlDeviceGetUUID(c): mode(c) for c in cards},
+]))
 """
 
 
@@ -110,6 +118,7 @@ class CardLook:
 
     uses: tuple[CardUse, ...]
     device_tells: bool
+    modes: Mapping[str, int | None]  # compute modes by UUID
 
 
 def card_look(environment: Mapping[str, str]) -> CardLook:
@@ -120,5 +129,5 @@ def card_look(environment: Mapping[str, str]) -> CardLook:
     )  # fmt: skip
     if done.returncode != 0:
         raise OSError(done.stderr.strip().rpartition("\n")[2])
-    tells, rows = json.loads(done.stdout)
-    return CardLook(tuple(CardUse(*row) for row in rows), tells)
+    tells, rows, modes = json.loads(done.stdout)
+    return CardLook(tuple(CardUse(*row) for row in rows), tells, modes)

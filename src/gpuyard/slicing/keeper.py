@@ -21,7 +21,7 @@ from gpuyard.slicing.drivers import Driver
 from gpuyard.slicing.escape import Stranger, card_look, strangers
 from gpuyard.slicing.ledger import Holder, Usage, reap, usage
 from gpuyard.slicing.mps import MpsCards, Restart
-from gpuyard.slicing.mps_daemon import Ceiling, allowed_multiprocessors
+from gpuyard.slicing.mps_daemon import SHARED_MEMORY, Ceiling, allowed_multiprocessors
 from gpuyard.slicing.shared_files import (
     ComputeMode,
     SliceCard,
@@ -38,7 +38,6 @@ from gpuyard.slicing.shared_files import (
 VARIABLE: Final = "GPUYARD_SLICE"
 _INSIDE: Final = Path("/run/gpuyard")  # where a container sees its slice
 LIBRARIES_INSIDE: Final = _INSIDE / "lib"
-SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - MPS's server and clients meet there too
 _CONTAINED: Final = "contained"  # marks the slices of containers
 _PRELOADED: Final = "preloaded"
 REAP_EVERY_NS: Final = 500_000_000
@@ -130,7 +129,7 @@ class SliceKeeper:
                 mounts.append(BindMount(clock, _INSIDE / "clocks" / cut.card_uuid, False))
             if cut.guarantee is Guarantee.MPS and self.mps is not None:
                 mounts.append(BindMount(self.mps.pipes(cut.card_uuid), _INSIDE / "mps", False))
-                mounts.append(BindMount(SHARED_MEMORY, SHARED_MEMORY, False))
+                mounts.append(BindMount(self.mps.shared_memory(cut.card_uuid), SHARED_MEMORY, False))
                 environment.update(_ceiling(cut).variables(str(_INSIDE / "mps")))
         for name, file in self.driver.files.items():
             mounts.append(BindMount(file, _INSIDE / file.name, False))
@@ -164,6 +163,9 @@ class SliceKeeper:
             return ()
         before, opened = self._holders(units), openers(units)
         look = card_look(self.driver.bare())
+        if self.mps is not None:
+            with self._changing:
+                self.mps.shut_again(look.modes, self.ceilings())
         # What was allocated or freed while NVML was asked is in one of the two looks. A device is open in both: the
         # child of a program on a slice has it too, until it begins its own.
         opened = opened & openers(units) if look.device_tells else frozenset()

@@ -17,7 +17,7 @@ OUTSIDE: Final = "outside"  # programs that run outside the yard may open the ca
 BYPASS: Final = "bypass"  # a program that means to can go around the library that keeps it to its slice
 MPS_BYPASS: Final = "mps_bypass"  # the same under MPS: what such a program may have is bounded, process by process
 MPS_FAULTS: Final = "mps_faults"  # one program's fatal fault ends all programs of the card's MPS server
-MPS_SHARED_MEMORY: Final = "mps_shared_memory"  # the machine's /dev/shm is open to containers under MPS
+MPS_SHARED_MEMORY: Final = "mps_shared_memory"  # containers under MPS share a /dev/shm
 BANDWIDTH: Final = "bandwidth"  # memory bandwidth, cache and power are shared by all on the card
 
 _SHARED: Final = (MEMORY, COMPUTE, FAULTS)

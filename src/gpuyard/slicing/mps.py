@@ -7,10 +7,13 @@ like before is written down first, and put back last.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +21,13 @@ from typing import Final
 
 from gpuyard.slicing.compute_mode import CardMode, mode_of, set_mode
 from gpuyard.slicing.drivers import Driver
-from gpuyard.slicing.mps_daemon import Ceiling, MpsDaemon
+from gpuyard.slicing.mps_daemon import SHARED_MEMORY, Ceiling, MpsDaemon
 
 log = logging.getLogger(__name__)
 
 _BEFORE: Final = "mode-before"
 _CARD: Final = "card"
+_RETRY_S: Final = 5.0  # whoever waits for a card asks more often, and each try takes its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,19 @@ class MpsCards:
         self._root = root
         self._driver = driver
         self._program = program
+        # Whether clients are containers alone: they then have a /dev/shm of their card's, and not the machine's.
+        self.contained = False
         self._limits: dict[str, Ceiling] = {}
-        self._shut: dict[str, str] = {}  # cards whose daemon could not be started again, and why
+        self._shut: dict[str, str] = {}  # cards whose daemon could not be started, and why
+        self._retry_at: dict[str, float] = {}  # and when that is tried again
 
     def pipes(self, card_uuid: str) -> Path:
         """The card's pipe directory."""
         return self._daemon(card_uuid).pipes
+
+    def shared_memory(self, card_uuid: str) -> Path:
+        """What the card's clients have for /dev/shm."""
+        return self._daemon(card_uuid).shared_memory or SHARED_MEMORY
 
     def held(self) -> frozenset[str]:
         """The cards that are under MPS, whether their daemon lives or not."""
@@ -70,6 +81,8 @@ class MpsCards:
             self._shut[card_uuid] = ""  # not open to clients yet
         if daemon.pid() is not None and self._limits.get(card_uuid) == ceiling and card_uuid not in self._shut:
             return
+        if self._shut.get(card_uuid) and time.monotonic() < self._retry_at.get(card_uuid, 0):
+            raise OSError(self._shut[card_uuid])
         try:
             # Exclusive before there is a server: whoever has the card open now is found out by the server's refusal.
             set_mode(self._driver, card_uuid, CardMode.EXCLUSIVE_PROCESS)
@@ -78,10 +91,12 @@ class MpsCards:
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             self._limits.pop(card_uuid, None)
             self._shut[card_uuid] = str(error)
+            self._retry_at[card_uuid] = time.monotonic() + _RETRY_S
             with suppress(OSError):  # exclusive, and nobody there to serve: the first program would have all of it
                 set_mode(self._driver, card_uuid, CardMode.PROHIBITED)
             raise OSError(str(error)) from error
         self._shut.pop(card_uuid, None)
+        self._retry_at.pop(card_uuid, None)
         self._limits[card_uuid] = ceiling
 
     def let_go(self, card_uuid: str) -> None:
@@ -89,12 +104,23 @@ class MpsCards:
         daemon = self._daemon(card_uuid)
         self._limits.pop(card_uuid, None)
         self._shut.pop(card_uuid, None)
+        self._retry_at.pop(card_uuid, None)
         if not daemon.folder.exists():
             return
         daemon.quit()
         with suppress(FileNotFoundError, ValueError):
             set_mode(self._driver, card_uuid, CardMode(int((daemon.folder / _BEFORE).read_text())))
+        if daemon.shared_memory is not None:
+            shutil.rmtree(daemon.shared_memory, ignore_errors=True)
         shutil.rmtree(daemon.folder, ignore_errors=True)
+
+    def shut_again(self, modes: Mapping[str, int | None], ceilings: Collection[str]) -> None:
+        """Where somebody else opened a card that has slices under MPS to all, shuts it to all but its clients."""
+        for card in self.held().intersection(ceilings) - set(self._shut):
+            if modes.get(card) in (CardMode.DEFAULT, CardMode.EXCLUSIVE_THREAD):
+                log.warning("mps_card_was_opened", extra={"card": card})
+                with suppress(OSError):
+                    set_mode(self._driver, card, CardMode.EXCLUSIVE_PROCESS)
 
     def watch(self, ceilings: Mapping[str, Ceiling]) -> tuple[Restart, ...]:
         """Looks after every card under MPS: ends what no slice needs, and starts again what died. `ceilings`: the cards
@@ -134,4 +160,7 @@ class MpsCards:
 
     def _daemon(self, card_uuid: str) -> MpsDaemon:
         short = card_uuid.removeprefix("GPU-").replace("-", "")[:12]  # the path of a socket may only be short
-        return MpsDaemon(self._program, self._root / short, card_uuid, self._driver.bare())
+        folder = self._root / short
+        name = f"gpuyard-mps-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
+        own = SHARED_MEMORY / name if self.contained else None
+        return MpsDaemon(self._program, folder, card_uuid, self._driver.bare(), own)

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ _PROCESS_NAME: Final = "nvidia-cuda-mps"  # as the kernel cuts it off
 _NOTE: Final = "nvidia-cuda-mps-control.pid"
 _ASK_TIMEOUT_S: Final = 10
 _START_TIMEOUT_S: Final = 15.0
+_SERVER_TIMEOUT_S: Final = 2.0
 _LONGEST_PATH: Final = 107 - len("/control_privileged")  # a socket's path is no longer than 107 bytes
 
 
@@ -58,19 +59,34 @@ class Ceiling:
         return {PIPES: pipes, SHARE: self.percentage, MEMORY: f"0={self.megabytes}"}
 
 
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the server and its clients meet there too
+_MOUNTED: Final = 'mount --bind "$0" /dev/shm && exec "$@"'
+
+
 @dataclass(frozen=True, slots=True)
 class MpsDaemon:
-    """The daemon of one card. Nothing of it is kept here: every question is answered by what runs."""
+    """The daemon of one card. Nothing of it is kept here: every question is answered by what runs.
+
+    `shared_memory`: a folder that it and its clients have for /dev/shm instead of the machine's own."""
 
     program: Path
     folder: Path
     card_uuid: str
     environment: Mapping[str, str]  # what the driver needs
+    shared_memory: Path | None = None
 
     @property
     def pipes(self) -> Path:
         """The pipe directory, which its clients are given."""
         return self.folder / "pipes"
+
+    def within(self, command: Sequence[str]) -> list[str]:
+        """The command, so that it has the /dev/shm of this daemon and its clients. Only root may run it where that is
+        not the machine's."""
+        if self.shared_memory is None:
+            return list(command)
+        own_mounts = ("unshare", "--mount", "--propagation", "private")
+        return [*own_mounts, "sh", "-c", _MOUNTED, str(self.shared_memory), *command]
 
     def pid(self) -> int | None:
         """The living daemon; None where there is none."""
@@ -95,6 +111,9 @@ class MpsDaemon:
         for folder in (self.folder, self.pipes, self.folder / "log"):
             folder.mkdir(exist_ok=True, mode=0o755)
             folder.chmod(0o755)
+        if self.shared_memory is not None:
+            self.shared_memory.mkdir(exist_ok=True)
+            self.shared_memory.chmod(0o1777)
         if self.pid() is None:
             done = self._run(None, "-d")
             if done.returncode != 0:
@@ -117,7 +136,9 @@ class MpsDaemon:
         self.ask(f"set_default_device_pinned_mem_limit 0 {memory}")
         if not self.servers():
             self.ask(f"start_server -uid {os.geteuid()}")
-        servers = self.servers()
+        deadline = time.monotonic() + _SERVER_TIMEOUT_S
+        while not (servers := self.servers()) and time.monotonic() < deadline:
+            time.sleep(0.05)
         if not servers:
             raise OSError(
                 "the MPS server does not start: another program has the card open, or a server that outlived its daemon"
@@ -153,9 +174,10 @@ class MpsDaemon:
 
     def _run(self, said: str | None, *words: str) -> subprocess.CompletedProcess[str]:
         variables = {PIPES: str(self.pipes), LOGS: str(self.folder / "log"), "CUDA_VISIBLE_DEVICES": self.card_uuid}
+        command = [str(self.program), *words]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_MPS_")}
         return subprocess.run(  # noqa: S603 - the driver's own program
-            [str(self.program), *words], input=said or "", cwd="/",
+            self.within(command) if words else command, input=said or "", cwd="/",
             env={**clean, **self.environment, **variables}, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S,
             check=False,
         )  # fmt: skip

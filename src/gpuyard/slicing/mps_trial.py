@@ -83,9 +83,10 @@ def _try(keeper: SliceKeeper, uuid: str) -> str | None:
         pipes = str(keeper.mps.pipes(uuid))
         seen = {"CUDA_VISIBLE_DEVICES": uuid}
         bound = Ceiling(_COMPUTE_PPM, _MEMORY_BYTES).variables(pipes)
-        inside = _probe(keeper, {**os.environ, **given, **seen})
-        outside = _probe(keeper, _environment(keeper.driver, {**seen, **bound}))
-        past = _probe(keeper, _environment(keeper.driver, seen))
+        command = keeper.mps.daemon(uuid).within([str(keeper.libraries / PROBE), str(_TRY_MILLISECONDS)])
+        inside = _probe(command, {**os.environ, **given, **seen})
+        outside = _probe(command, _environment(keeper.driver, {**seen, **bound}))
+        past = _probe(command, _environment(keeper.driver, seen))
         return _judge(keeper, uuid, inside, outside, past)
     except YardError as error:
         return str(error.params.get("reason", error.code))
@@ -115,10 +116,9 @@ def _judge(
     return None
 
 
-def _probe(keeper: SliceKeeper, environment: Mapping[str, str]) -> dict[str, Any]:
+def _probe(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
     done = subprocess.run(  # noqa: S603 - a program of ours
-        [str(keeper.libraries / PROBE), str(_TRY_MILLISECONDS)],
-        env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
+        command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
     )  # fmt: skip
     last = done.stdout.strip().rpartition("\n")[2]
     return json.loads(last) if last.startswith("{") else {"error": (done.stderr or done.stdout).strip()[-200:] or "--"}

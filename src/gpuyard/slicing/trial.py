@@ -52,6 +52,7 @@ def try_ways(keeper: SliceKeeper, card_uuids: Sequence[str], python: str = sys.e
     by preloading, the keeper preloads it from now on. Without a card to try it stays as it was found last."""
     if not card_uuids:
         return {}
+    keeper.preload = False
     by_path = try_cards(keeper, card_uuids, python)
     if all(why is None for why in by_path.values()):
         return by_path

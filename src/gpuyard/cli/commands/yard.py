@@ -58,6 +58,8 @@ def up(
         raise YardError(
             "invalid_request", reason=f"'{runtime[:40]}' is no runtime: auto, process, container, simulated"
         )
+    if mps and runtime == "simulated":
+        raise YardError("invalid_request", reason="--mps holds programs, and --runtime simulated runs none")
     if (tls_cert is None) != (tls_key is None) or (tls and tls_cert is not None):
         raise YardError("invalid_request", reason="TLS takes --tls alone, or --tls-cert and --tls-key together")
     folder = (state or state_dir()).absolute()
