@@ -27,8 +27,17 @@ def run() -> None:
     from gpuyard.cli.app import build
 
     build(
-        HostCommands(up=up, doctor=doctor, emulate=emulate, simulate=simulate, sums=MoneySums(_compare, _own, _verify))
-    )()
+        HostCommands(
+            up=up, doctor=doctor, emulate=emulate, sums=MoneySums(_compare, _own, _verify), weights=_weights,
+            simulate=simulate,
+        )
+    )()  # fmt: skip
+
+
+def _weights(typed: Sequence[str]) -> Mapping[str, int]:
+    from gpuyard.placing import parse_weights
+
+    return parse_weights(typed)
 
 
 def _compare(hourly: str, hours: int, reserved: Sequence[str], spot: str | None, currency: str) -> Mapping[str, Any]:
@@ -183,7 +192,8 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
     from gpuyard.hardware.activity import nvidia_activity, nvidia_energy
     from gpuyard.placing import engine_here, find_scheduler
     from gpuyard.scheduling.reclaim import ReclaimPolicy
-    from gpuyard.scheduling.relocating import MovePolicy, Window
+    from gpuyard.scheduling.relocating import MovePolicy
+    from gpuyard.scheduling.windows import Window
 
     prices = price_history.load(options.price_book)
     probes, simulated = find_probes(options, store)
@@ -193,7 +203,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
         id=_yard_id(store, clock.now_us()),
         store=store,
         engine=make_engine(options.runtime, state / "engine", clock, outgoing.check_image),
-        scheduler=find_scheduler(),
+        scheduler=find_scheduler(dict(options.weights), options.sharing_window),
         clock=clock,
         book=prices.at(clock.now_us()),
         prices=prices,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gpuyard.cli.host import SimulateOptions
 from gpuyard.model.errors import YardError
 from gpuyard.model.units import parse_duration
-from gpuyard.placing import find_engine
+from gpuyard.placing import find_engine, parse_weights
 
 if TYPE_CHECKING:
     from gpuyard.simulation.arrivals import Churn
@@ -31,7 +31,7 @@ def simulate(typed: SimulateOptions, progress: Callable[[int, int | None], None]
         nodes=typed.nodes, pods=typed.pods, policy=typed.policy, seed=typed.seed, fill_ratio=typed.fill,
         churn=None if typed.churn is None else _churn(typed, typed.churn), waits=typed.waits, moves=typed.moves,
         consolidates=typed.consolidates, faults_per_day=typed.faults_per_day, log=typed.log, report=typed.report,
-        prices=_prices(typed.prices), idle_watts=typed.idle_watts,
+        prices=_prices(typed.prices), idle_watts=typed.idle_watts, weights=parse_weights(typed.weights),
     )  # fmt: skip
     outcome = session.simulate(options, find_engine(typed.engine), progress)
     if typed.report is not None:

@@ -23,7 +23,8 @@ from gpuyard.model.leases import Lease
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.units import parse_window
 from gpuyard.model.workloads import Workload, WorkloadKind
-from gpuyard.scheduling.relocating import MovePolicy, Window
+from gpuyard.scheduling.relocating import MovePolicy
+from gpuyard.scheduling.windows import Window
 from gpuyard.store import events, idle, leases, meters, moves, workloads
 from gpuyard.store.database import Store
 from hand_driven_yard import HandYard

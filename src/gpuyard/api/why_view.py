@@ -6,7 +6,7 @@ from gpuyard.api import views
 from gpuyard.control.explaining import Wait, Why, shown_terms
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.times import to_text
-from gpuyard.model.units import SECOND_US
+from gpuyard.model.units import SECOND_US, SHARE_WHOLE_PPM
 from gpuyard.store.placements import PlacementRow
 from gpuyard.texts import text
 
@@ -62,13 +62,22 @@ def _placed_lines(lease: Lease, row: PlacementRow, language: str) -> list[str]:
     if link is not None:
         lines.append(text("why.link", language, link=link))
     lines += _near(row, language)
+    if terms.pop("sharing", None) == "alone":
+        lines.append(text("why.alone", language))
     if terms:
-        lines.append(text("why.terms", language, terms=", ".join(f"{key} {terms[key]}" for key in sorted(terms))))
+        told = ", ".join(_term(key, terms[key], language) for key in sorted(terms))
+        lines.append(text("why.terms", language, terms=told))
     if lease.option is PurchaseOption.SPOT:
         lines.append(text("why.spot", language))
     if row.notice is not None:
         lines.append(text("why.notice", language, until=to_text(row.notice.until_us)))
     return lines
+
+
+def _term(key: str, value: object, language: str) -> str:
+    """A term by its name in the placement's record and in words; kept in millionths of a card, told in cards."""
+    in_cards = f"{value / SHARE_WHOLE_PPM:.3f}" if isinstance(value, int) else str(value)
+    return f"{text(f'why.term.{key}', language)} ({key}) {in_cards}"
 
 
 def _near(row: PlacementRow, language: str) -> list[str]:

@@ -35,6 +35,8 @@ class UpOptions:
     moves_an_hour: int = 20
     moves_of_tenant: int = 2
     use_target_ppm: int = 750_000
+    sharing_window: tuple[int, int] | None = None  # minutes of the day, UTC, in which cards are shared; None: always
+    weights: tuple[tuple[str, int], ...] = ()  # of the placement's terms, where they are not the usual ones
 
     @property
     def secure(self) -> bool:
@@ -120,6 +122,7 @@ class SimulateOptions:
     prices: tuple[str, ...]
     idle_watts: int
     engine: str
+    weights: tuple[str, ...]
     log: Path | None
     report: Path | None
 
@@ -134,6 +137,7 @@ class HostCommands:
     emulate: Callable[[str, Sequence[str], bool], int]
     sums: MoneySums
     # runs a trace in virtual time; called with arrivals done and in all; its summary
+    weights: Callable[[Sequence[str]], Mapping[str, int]]  # of the placement's terms, as typed
     simulate: Callable[[SimulateOptions, Callable[[int, int | None], None]], dict[str, Any]]
 
 

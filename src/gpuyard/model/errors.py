@@ -16,6 +16,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "invalid_share": 400,
     "invalid_price": 400,
     "invalid_duration": 400,
+    "invalid_weight": 400,
     "invalid_time": 400,
     "invalid_name": 400,
     "invalid_cursor": 400,

@@ -68,8 +68,9 @@ def plan_reclaim(
     victims = _victims(running, now_us, policy)
     if not victims or gang.head.spot:
         return None
+    on_nodes = _on_nodes(victims.values())
     for nodes in _places(snapshot, gang):
-        found = _Clearing(nodes, victims, gang.members, policy.max_victims).search()
+        found = _Clearing(nodes, victims, on_nodes, gang.members, policy.max_victims).search()
         if found is None:
             continue
         chosen, used = found
@@ -100,6 +101,14 @@ def _victims(running: Sequence[Running], now_us: int, policy: ReclaimPolicy) -> 
         for name, leases in gangs.items()
         if all(_may_go(lease, now_us, policy) for lease in leases)
     }
+
+
+def _on_nodes(victims: Iterable[_Victim]) -> Mapping[str, Sequence[Running]]:
+    found: dict[str, list[Running]] = defaultdict(list)
+    for victim in victims:
+        for lease in victim.leases:
+            found[lease.node].append(lease)
+    return found
 
 
 def _may_go(lease: Running, now_us: int, policy: ReclaimPolicy) -> bool:
@@ -151,7 +160,12 @@ class _Clearing:
     """The search for the cheapest nodes to clear, one member after the other."""
 
     def __init__(
-        self, nodes: Sequence[NodeView], victims: Mapping[str, _Victim], members: Sequence[Request], most: int
+        self,
+        nodes: Sequence[NodeView],
+        victims: Mapping[str, _Victim],
+        on_nodes: Mapping[str, Sequence[Running]],
+        members: Sequence[Request],
+        most: int,
     ) -> None:
         self.nodes = {node.name: node for node in nodes}
         self.victims, self.members, self.most = victims, members, most
@@ -159,10 +173,9 @@ class _Clearing:
         self.taken: dict[str, list[tuple[Request, tuple[str, ...]]]] = defaultdict(list)
         self.on_card: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
         self.on_node: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
-        for victim in victims.values():
-            for lease in victim.leases:
-                if lease.node in self.nodes:
-                    self._index(victim.gang, lease)
+        for name in self.nodes:
+            for lease in on_nodes.get(name, ()):
+                self._index(lease.gang, lease)
 
     def _index(self, gang: str, lease: Running) -> None:
         for uuid in lease.card_uuids:
@@ -226,6 +239,10 @@ class _Clearing:
             memory, compute = memory - here[gang][0], compute - here[gang][1]
         if memory <= 0 and compute <= 0:
             return 0, ()
+        if len(here) == 1:  # most cards are held by one: there is nothing to choose from
+            ((gang, held),) = here.items()
+            enough = gang not in self.chosen and held[0] >= memory and held[1] >= compute
+            return (self.victims[gang].cost, (gang,)) if enough else None
         left = [gang for gang in here if gang not in self.chosen]
         single = [gang for gang in left if here[gang][0] >= memory and here[gang][1] >= compute]
         several = _few(sorted(left, key=lambda gang: (self.victims[gang].cost, gang)), here, memory, compute)

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from gpuyard.model.units import SECOND_US
 from gpuyard.scheduling.engine import Engine, EngineMaker
 from gpuyard.scheduling.fragmentation_aware import in_order, state_of
 from gpuyard.scheduling.mix import LearntMix
@@ -20,23 +18,7 @@ from gpuyard.scheduling.plan import NodeView, Request, Snapshot
 from gpuyard.scheduling.policies import Policy
 from gpuyard.scheduling.running import Running, released
 from gpuyard.scheduling.state import ANY_MODEL, MODES, MOST_CARDS, MOST_MODELS, Want, Where
-
-MINUTES_A_DAY: Final = 24 * 60
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A part of every day, in minutes since midnight UTC; one that ends before it begins goes over midnight."""
-
-    start_minute: int
-    end_minute: int
-
-    def holds(self, now_us: int) -> bool:
-        """Whether this moment lies in it."""
-        minute = now_us // (60 * SECOND_US) % MINUTES_A_DAY
-        if self.start_minute <= self.end_minute:
-            return self.start_minute <= minute < self.end_minute
-        return minute >= self.start_minute or minute < self.end_minute
+from gpuyard.scheduling.windows import Window
 
 
 @dataclass(frozen=True, slots=True)

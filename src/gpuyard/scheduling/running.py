@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from gpuyard.model.slices import SliceShape
+from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.scheduling.plan import CardView, NodeView, Snapshot
 
 
@@ -64,5 +65,6 @@ def _without(node: NodeView, gone: list[Running]) -> NodeView:
 
 def _given(card: CardView, memory_bytes: int, compute_ppm: int) -> CardView:
     free = card.memory_free_bytes + memory_bytes, card.compute_free_ppm + compute_ppm
-    given = replace(card, memory_free_bytes=free[0], compute_free_ppm=free[1])
-    return replace(given, mode=None, paid=False) if given.empty else given
+    empty = free[0] >= card.memory_bytes and free[1] >= SHARE_WHOLE_PPM
+    mode, paid = (None, False) if empty else (card.mode, card.paid)
+    return replace(card, memory_free_bytes=free[0], compute_free_ppm=free[1], mode=mode, paid=paid)

@@ -46,6 +46,7 @@ class Options:
     report: Path | None = None
     prices: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])  # per card and hour, "*" for any other
     idle_watts: int = 0  # of a card that does nothing
+    weights: Mapping[str, int] = field(default_factory=dict[str, int])  # instead of the usual ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def simulate(
         raise YardError("unknown_policy", policy=options.policy, known=", ".join(NAMES))
     nodes = read_nodes(options.nodes)
     pods = read_pods(options.pods, nodes)
-    policy = Policy(options.policy)
+    policy = Policy.weighing(options.weights) if options.policy == "gpuyard" else Policy(options.policy)
     state = state_for(nodes, policy, options.seed)
     wants = wants_for(pods, state)
     coming, total = _arrivals(options, pods, state.share_total)

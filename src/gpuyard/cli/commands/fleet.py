@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from gpuyard.cli.commands.pool import pool_line, pool_of
 from gpuyard.cli.credentials import connect
 from gpuyard.cli.output import cpus, share, show_json, show_table, size, t
 
@@ -48,6 +49,7 @@ def cards(as_json: AsJson = False) -> None:
 
     with connect() as client:
         found = list(client.pages(lambda cursor: calls.cards(cursor=cursor)))
+        pool = None if as_json else pool_of(client)
     if as_json:
         show_json(found)
         return
@@ -68,6 +70,8 @@ def cards(as_json: AsJson = False) -> None:
             for card in found
         ],
     )
+    if pool is not None:
+        typer.echo(pool_line(pool))
     if any(card["simulated"] for card in found):
         typer.echo(t("cards.simulated"))
 

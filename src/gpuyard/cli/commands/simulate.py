@@ -35,6 +35,7 @@ def simulate(
     price: Annotated[list[str] | None, typer.Option(metavar="[MODEL=]PRICE", help=t("simulate.price"))] = None,
     idle_watts: Annotated[int, typer.Option(min=0, help=t("simulate.idle_watts"))] = 0,
     engine: Annotated[str, typer.Option(metavar="ENGINE", help=t("simulate.engine"))] = "auto",
+    weight: Annotated[list[str] | None, typer.Option(metavar="TERM=N", help=t("up.weight"))] = None,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help=t("simulate.log"))] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help=t("simulate.report"))] = None,
     as_json: Annotated[bool, typer.Option("--json", help=t("option.json"))] = False,
@@ -42,7 +43,8 @@ def simulate(
     options = SimulateOptions(
         nodes=nodes, pods=pods, policy=policy, seed=seed, fill=fill, churn=churn, arrivals=arrivals, lifetime=lifetime,
         wave=wave, crowd=crowd, waits=wait, moves=moves, consolidates=consolidate, faults_per_day=faults,
-        prices=tuple(price or ()), idle_watts=idle_watts, engine=engine, log=log, report=report,
+        prices=tuple(price or ()), idle_watts=idle_watts, engine=engine, weights=tuple(weight or ()),
+        log=log, report=report,
     )  # fmt: skip
     summary = installed().simulate(options, _Progress())
     if as_json:

@@ -47,7 +47,7 @@ TEXTS: dict[str, str] = {
     "why.domain.fleet": "No rack could take all of it, so it is spread over several.",
     "why.link": "The farthest two of its cards on the node are joined by {link}.",
     "why.cpus": "The processors nearest to its cards are {cpus}.",
-    "why.terms": "What else spoke for it: {terms}.",
+    "why.terms": "What was weighed, in cards, where less is better: {terms}.",
     "why.spot": "It is a spot lease: it may be told to go, and then waits again.",
     "why.notice": "It was told to go by {until}; a lease that is not spot waits for its cards.",
     "why.reclaimed": "How often it was told to go: {times}, last at {at}; that counts neither as a restart nor as a new start.",

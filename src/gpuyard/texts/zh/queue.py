@@ -47,7 +47,7 @@ TEXTS: dict[str, str] = {
     "why.domain.fleet": "没有机架能容纳全部，因此分布在多个机架。",
     "why.link": "节点上相距最远的两张卡之间的连接是 {link}。",
     "why.cpus": "离这些显卡最近的处理器是 {cpus}。",
-    "why.terms": "其他依据：{terms}。",
+    "why.terms": "权衡的各项（以卡计，越小越好）：{terms}。",
     "why.spot": "这是竞价租约：可能被要求让出，之后重新排队。",
     "why.notice": "已通知它在 {until} 前让出；有非竞价租约在等它的显卡。",
     "why.reclaimed": "它曾 {times} 次被要求让出，最近一次在 {at}；这不计为重启，也不计为新的启动。",
