@@ -79,6 +79,7 @@ class WorkloadSpec:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     option: PurchaseOption = PurchaseOption.ON_DEMAND
     priority: int = 0  # the tier in the queue, 0 to 9
+    max_price_nano: int | None = None  # a bid on spot: for one slice an hour; None: what the book asks
 
     @property
     def is_gang(self) -> bool:

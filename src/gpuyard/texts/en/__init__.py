@@ -1,5 +1,6 @@
 from gpuyard.texts.en import (
     access,
+    bids,
     cli,
     demo,
     dialects,
@@ -31,6 +32,7 @@ TEXTS: dict[str, str] = {
     **words.TEXTS,
     **paper.TEXTS,
     **money.TEXTS,
+    **bids.TEXTS,
     **incidents.TEXTS,
     **wallet.TEXTS,
     **dialects.TEXTS,
