@@ -34,6 +34,8 @@ class UpOptions:
     moves_an_hour: int = 20
     moves_of_tenant: int = 2
     use_target_ppm: int = 750_000
+    hold_window_us: int = 600_000_000
+    keep_disks_us: int = 15 * 86_400_000_000
 
     @property
     def secure(self) -> bool:
