@@ -73,7 +73,12 @@ def random_history(seed: int) -> History:
         tenant = r.choice("ab")
         option = r.choice([PurchaseOption.ON_DEMAND, PurchaseOption.ON_DEMAND, PurchaseOption.SPOT])
         facts[lease] = LeaseFacts(
-            "RTX4090", OFFERS[fraction], option, f"tenant-{tenant}", frozenset(r.choice([[], [], [2]]))
+            "RTX4090",
+            OFFERS[fraction],
+            option,
+            f"tenant-{tenant}",
+            frozenset(r.choice([[], [], [2]])),
+            slices=r.choice([1, 1, 2]),
         )
         intervals += _life(r, lease, f"tn-{tenant}", f"rtx4090-{fraction}")
     until = START + r.choice([2 * DAY, 3 * DAY, 3 * DAY + 1_234_567])

@@ -89,7 +89,7 @@ def price_at(history: History, each, at: int) -> int:
     if facts.option == "spot":
         known = history.conditions.spot.get(each.offer)
         before = [price for moment, price in known.prices if moment <= at] if known else []
-        return min(listed, before[-1]) if before else listed
+        return min(listed, facts.slices * before[-1]) if before else listed
     if history.conditions.history is None:
         return listed
     granted = min(x.start_us for x in history.intervals if (x.lease_id, x.run) == (each.lease_id, each.run))

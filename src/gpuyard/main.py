@@ -183,6 +183,7 @@ def _tls(options: UpOptions, folder: Path, yard_id: str) -> ServerTls:
 def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
     """Everything but the network: the yard over an open store."""
     from gpuyard.adapters import enforce_slices, find_probes, make_engine
+    from gpuyard.billing.settling import WalletTerms
     from gpuyard.catalog import price_history, taxes
     from gpuyard.control.clock import YardClock
     from gpuyard.control.fleet_watch import update_fleet
@@ -226,6 +227,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
         make_engine=engine_here(),
         use_target_ppm=options.use_target_ppm,
         card_activity=dict if simulated else nvidia_activity,
+        wallet_terms=WalletTerms(hold_window_us=options.hold_window_us, keep_disks_us=options.keep_disks_us),
         card_energy=dict if simulated else nvidia_energy,
         stripe_secret=os.environ.get("GPUYARD_STRIPE_WEBHOOK_SECRET") or None,
     )

@@ -206,3 +206,16 @@ def test_a_file_that_is_no_machine_gives_no_driver(fake_driver: Make, tmp_path: 
     )
     assert (done.stdout, done.returncode) == ("100 9\n", 0)
     assert "not an emulated machine" in done.stderr
+
+
+def test_the_energy_that_a_card_tells_grows_with_its_work_and_is_read_by_uuid(fake_driver: Make) -> None:
+    machine = fake_driver("2xRTX4090")
+    script = """
+    from gpuyard.hardware.activity import nvidia_activity, nvidia_energy
+    before = nvidia_energy(); n.nvmlInit()
+    driver = compute(1 << 20, launches=10); driver.cuCtxSynchronize()
+    after = nvidia_energy()
+    say += [sorted(before) == sorted(after) == sorted(nvidia_activity()), len(after)]
+    say.append(sorted(after[uuid] > before[uuid] for uuid in after))
+    """
+    assert run(machine, script) == [True, 2, [False, True]]

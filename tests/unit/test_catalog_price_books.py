@@ -12,6 +12,7 @@ from gpuyard.catalog import price_history, prices, taxes
 from gpuyard.catalog.price_history import PriceHistory
 from gpuyard.catalog.price_terms import Upfront
 from gpuyard.catalog.rows import Place
+from gpuyard.control.fleet_watch import unmetered
 from gpuyard.model.errors import YardError
 from gpuyard.model.times import from_text
 from gpuyard.model.units import GIB
@@ -201,3 +202,23 @@ def test_the_books_that_the_documents_show_are_good_ones(language: str) -> None:
     book, tax = re.findall(r"^```toml\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     assert len(price_history.parse_history(tomllib.loads(book), Place(prices.CODE, "prices.toml")).books) == 2
     assert len(taxes.parse(tomllib.loads(tax), Place(taxes.CODE, "taxes.toml")).rules) == 2
+
+
+def test_cards_may_be_sold_by_the_compute_unit_alone_and_a_share_of_one_costs_its_share() -> None:
+    rows = {"currency": "USD", "storage_per_gib_hour": "0", "unit_per_hour": "0.15"}
+    place = Place("price_book_invalid", "p")
+    book = prices.parse({**rows, "cards": {"RTX4090": {"units": "4"}, "H100": {"on_demand": "3", "units": "9"}}}, place)
+    assert book.price_nano("RTX4090", 250_000) == 150_000_000
+    assert book.price_nano("H100", 1_000_000) == 3 * 10**9  # a price of its own comes first
+    for cards in ({"RTX4090": {}}, {"RTX4090": {"units": "4", "spot": "0.61"}}):
+        with pytest.raises(YardError, match="price_book_invalid"):
+            prices.parse({**rows, "cards": cards}, place)
+
+
+def test_a_book_that_asks_for_what_nothing_measures_is_told_so_by_the_doctor() -> None:
+    rows = {"currency": "USD", "storage_per_gib_hour": "0", "cards": {"RTX4090": {"on_demand": "1"}}}
+    place = Place("price_book_invalid", "p")
+    asking = prices.parse({**rows, "egress_per_gib": "0.09", "cpu_only_per_hour": "0.02"}, place)
+    assert [finding.name for finding in unmetered(asking)] == ["unmetered_egress", "unmetered_cpu_only"]
+    assert all(finding.ok is False for finding in unmetered(asking))
+    assert unmetered(prices.parse(rows, place)) == []

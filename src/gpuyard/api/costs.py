@@ -39,7 +39,9 @@ async def compare_prices(caller: Caller, offer: Short, hours: Annotated[int, Que
         model, share = buying.slice_of(offer)
         with caller.yard.store.read() as c:
             spot = stored.newest_rounds(c).get(offer.lower())
-        found = compare_offer(caller.yard.book, model, share, Pattern(hours), spot[1] if spot else None)
+        book = caller.yard.book
+        asked = book.price_nano(model, share, spot=True) if model in book.spot_nano else None  # where no round was yet
+        found = compare_offer(book, model, share, Pattern(hours), spot[1] if spot else asked)
         return answer(money_views.comparison_view(found, offer.lower()))
 
     return await caller.read(work)

@@ -68,12 +68,24 @@ def _comparison(caller: Asking, found: Comparison) -> views.View:
         key = (
             "plan.cheapest" if found.goal.deadline_us is not None or found.goal.budget_nano is None else "plan.fastest"
         )
-        told = text(key, caller.language, model=chosen.model, cost=format_money(chosen.cost_nano), currency=currency)
+        facts = {"model": chosen.model, "cost": format_money(chosen.cost_nano), "currency": currency}
+        told = text(key, caller.language, option=text(f"plan.{chosen.option}", caller.language), **facts)
+        told += _cheaper_on_spot(caller, found, chosen)
     return {
         "tiers": [_tier(tier, currency, tier == chosen) for tier in found.tiers],
         "chosen": None if chosen is None else chosen.model,
         "text": told,
     }
+
+
+def _cheaper_on_spot(caller: Asking, found: Comparison, chosen: Tier) -> str:
+    """Why a row that costs less is not the one that is chosen; nothing where there is none."""
+    on_spot = (tier for tier in found.tiers if tier.option is PurchaseOption.SPOT and not tier.misses)
+    cheaper = next((tier for tier in on_spot if tier.cost_nano < chosen.cost_nano), None)
+    if cheaper is None or chosen.option is PurchaseOption.SPOT:
+        return ""
+    facts = {"model": cheaper.model, "cost": format_money(cheaper.cost_nano), "currency": caller.yard.book.currency}
+    return " " + text("plan.spot_is_cheaper", caller.language, **facts)
 
 
 def _tier(tier: Tier, currency: str, chosen: bool) -> views.View:

@@ -69,6 +69,9 @@ class LaunchRequest(_Strict):
     checkpoint_command: Annotated[list[Argument], Field(max_length=1024)] = []
     labels: Annotated[dict[LabelName, Value], Field(max_length=64)] = {}
     option: Literal["on_demand", "spot"] = "on_demand"
+    max_price: Annotated[str, StringConstraints(max_length=40)] | None = Field(
+        None, description="with spot: the most to pay for a slice an hour; it goes when the price rises above that"
+    )
     priority: Annotated[int, Field(strict=True, ge=0, le=9)] = 0
     runtime: Literal["auto", "process", "container", "simulated"] = "auto"
     tenant: Short | None = Field(None, description="operators only: launch for this tenant")

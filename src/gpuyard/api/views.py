@@ -22,7 +22,7 @@ from gpuyard.texts import reason_text, text
 View = dict[str, object]
 ABSENT = "--"
 # What keeps a workload waiting although no node was asked.
-_HOLDS = frozenset({"quota", "spot_room", "queued"})
+_HOLDS = frozenset({"quota", "spot_room", "queued", "outbid"})
 
 
 def reason_view(reason: str | None, params: Mapping[str, object], language: str) -> str | None:
@@ -181,6 +181,7 @@ def spec_view(spec: WorkloadSpec) -> View:
         "checkpoint_command": list(spec.checkpoint_command),
         "labels": dict(spec.labels),
         "option": spec.option.value,
+        "max_price": None if spec.max_price_nano is None else format_price(spec.max_price_nano),
         "priority": spec.priority,
         "slices": {
             "offer": spec.slices.offer,

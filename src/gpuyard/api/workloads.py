@@ -21,7 +21,7 @@ from gpuyard.control.loops import explain
 from gpuyard.control.offering import SliceWish
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.states import WorkloadState
-from gpuyard.model.units import format_price
+from gpuyard.model.units import format_price, parse_price
 from gpuyard.model.workloads import Mount, RestartPolicy, Workload, WorkloadKind
 from gpuyard.store import attestations, leases, workloads
 from gpuyard.store.attestations import Attestation
@@ -65,6 +65,7 @@ def to_launch(body: schemas.LaunchRequest) -> Launch:
         option=PurchaseOption(body.option),
         priority=body.priority,
         runtime=body.runtime,
+        max_price_nano=None if body.max_price is None else parse_price(body.max_price),
     )
 
 

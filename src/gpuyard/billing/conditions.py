@@ -25,6 +25,7 @@ class LeaseFacts:
     tenant_name: str = ""
     cpu_only_runs: frozenset[int] = frozenset()
     tags: tuple[tuple[str, str], ...] = ()
+    slices: int = 1  # the spot price is that of one
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ class Cutter:
             return price
         if facts.option is PurchaseOption.SPOT:
             spot = self._conditions.spot.get(interval.offer)
-            return min(price, spot.at(at_us, price)) if spot is not None else price
+            return min(price, spot.at(at_us, price) * facts.slices) if spot is not None else price
         if book is None:
             return price
         tariff = times(price, book.factor_ppm(at_us)) if book.tariffs else price

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from gpuyard.catalog import cards, price_terms, rows
 from gpuyard.catalog.price_terms import Discount, ReservedRate, Tariff, Upfront
 from gpuyard.model.errors import YardError
-from gpuyard.model.units import GIB, HOUR_US, SECOND_US, SHARE_WHOLE_PPM, parse_price
+from gpuyard.model.units import GIB, HOUR_US, SECOND_US, SHARE_WHOLE_PPM, format_price, parse_price
 
 CODE: Final = "price_book_invalid"
 MAX_MINIMUM_SECONDS: Final = 86_400
@@ -150,7 +150,7 @@ class _Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CardRow:
-    on_demand: str
+    on_demand: str | None = None
     spot: str | None = None
     spot_floor: str | None = None
     units: str | None = None
@@ -190,16 +190,18 @@ def parse(values: Mapping[str, Any], place: rows.Place) -> PriceBook:
     if not isinstance(sections, dict) or not sections:
         raise place.refuse("cards", rows.ABSENT if sections is None else sections, "[cards.RTX4090]")
     read = _cards(sections, place)
+    unit_nano = _optional("unit_per_hour", head.unit_per_hour, place)
+    on_demand = {model: _on_demand(row, unit_nano, at) for model, (row, at) in read.items()}
     return PriceBook(
         currency=head.currency,
         minimum_us=head.minimum_seconds * SECOND_US,
         storage_per_gib_hour_nano=_price("storage_per_gib_hour", head.storage_per_gib_hour, place),
-        on_demand_nano={model: _price("on_demand", row.on_demand, at) for model, (row, at) in read.items()},
+        on_demand_nano=on_demand,
         source=head.source,
-        spot_nano=_at_most_on_demand("spot", read),
-        spot_floor_nano=_at_most_on_demand("spot_floor", read),
+        spot_nano=_at_most_on_demand("spot", read, on_demand),
+        spot_floor_nano=_at_most_on_demand("spot_floor", read, on_demand),
         units_ppm={model: _units(row.units, at) for model, (row, at) in read.items() if row.units is not None},
-        unit_per_hour_nano=_optional("unit_per_hour", head.unit_per_hour, place),
+        unit_per_hour_nano=unit_nano,
         stopped_per_hour_nano=_price("stopped_per_hour", head.stopped_per_hour, place),
         cpu_only_per_hour_nano=_optional("cpu_only_per_hour", head.cpu_only_per_hour, place),
         egress_per_gib_nano=_price("egress_per_gib", head.egress_per_gib, place),
@@ -237,15 +239,26 @@ def _cards(sections: Mapping[str, Any], place: rows.Place) -> dict[str, tuple[_C
     return found
 
 
-def _at_most_on_demand(name: str, read: Mapping[str, tuple[_CardRow, rows.Place]]) -> dict[str, int]:
+def _on_demand(row: _CardRow, unit_nano: int | None, at: rows.Place) -> int:
+    """What the row says; or, where cards are sold by the compute unit alone, the price of a unit for each of theirs."""
+    if row.on_demand is not None:
+        return _price("on_demand", row.on_demand, at)
+    if row.units is None or unit_nano is None:
+        raise at.refuse("on_demand", rows.ABSENT, f"{_PRICE} | units + unit_per_hour")
+    return -(-unit_nano * _units(row.units, at) // price_terms.WHOLE_PPM)
+
+
+def _at_most_on_demand(
+    name: str, read: Mapping[str, tuple[_CardRow, rows.Place]], on_demand_nano: Mapping[str, int]
+) -> dict[str, int]:
     """The prices under this name, none of which may exceed the price on demand."""
     found: dict[str, int] = {}
     for model, (row, at) in read.items():
         text: str | None = getattr(row, name)
         if text is not None:
             found[model] = _price(name, text, at)
-            if found[model] > _price("on_demand", row.on_demand, at):
-                raise at.refuse(name, text, f"<= {row.on_demand}")
+            if found[model] > on_demand_nano[model]:
+                raise at.refuse(name, text, f"<= {format_price(on_demand_nano[model])}")
     return found
 
 

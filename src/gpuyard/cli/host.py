@@ -37,6 +37,8 @@ class UpOptions:
     use_target_ppm: int = 750_000
     sharing_window: tuple[int, int] | None = None  # minutes of the day, UTC, in which cards are shared; None: always
     weights: tuple[tuple[str, int], ...] = ()  # of the placement's terms, where they are not the usual ones
+    hold_window_us: int = 600_000_000
+    keep_disks_us: int = 15 * 86_400_000_000
 
     @property
     def secure(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from gpuyard.catalog.prices import PriceBook
 from gpuyard.control.clock import latest
 from gpuyard.control.incidents import close_one, open_one
 from gpuyard.control.roster import Roster
@@ -16,6 +17,7 @@ from gpuyard.model.fleet import Card, Node
 from gpuyard.model.incidents import Cause, Incident
 from gpuyard.model.names import new_id
 from gpuyard.model.states import CardState, NodeState
+from gpuyard.model.units import format_price
 from gpuyard.store import events, fleet, incidents
 
 EVERY_US = 10_000_000
@@ -30,7 +32,7 @@ def update_fleet(yard: Yard, now_us: int) -> None:
         report = probe.probe()
         found.update({node.name: node for node in report.nodes})
         findings += report.findings
-    yard.findings = (*findings, *yard.engine.findings)
+    yard.findings = (*findings, *yard.engine.findings, *unmetered(yard.book))
     known = {node.name: node for node in yard.roster.nodes}
     if not known:
         with yard.store.read() as c:
@@ -138,3 +140,9 @@ def _close(c: Connection, cause: Cause, node: str, uuid: str | None, now_us: int
 def _mark(c: Connection, card: Card, state: CardState, now_us: int) -> Event:
     fleet.set_card_state(c, card.uuid, state)
     return Event(f"card.{state}", card.uuid, now_us, data={"model": card.model, "node": card.node})
+
+
+def unmetered(book: PriceBook) -> list[Finding]:
+    """What the book asks a price for and no runtime here measures: its writer should know that it earns nothing."""
+    asked = {"egress": book.egress_per_gib_nano, "cpu_only": book.cpu_only_per_hour_nano}
+    return [Finding(f"unmetered_{name}", False, {"price": format_price(p)}) for name, p in asked.items() if p]

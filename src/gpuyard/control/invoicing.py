@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from gpuyard.billing import issuing
 from gpuyard.billing.invoices import Document, canonical, from_plain, must_hold, plain
+from gpuyard.billing.posting import postings
 from gpuyard.control.money import rated_lines
 from gpuyard.control.months import Month
 from gpuyard.control.yard import Yard
@@ -18,7 +19,7 @@ from gpuyard.model.errors import YardError
 from gpuyard.model.events import Event
 from gpuyard.model.tenants import Tenant
 from gpuyard.model.times import to_text
-from gpuyard.store import documents, events, meta, tenants
+from gpuyard.store import documents, events, ledger, meta, tenants
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +161,7 @@ def _write(yard: Yard, make: Callable[[Connection, Position], Document], actor: 
                 actor,
                 {"total_nano": document.total_nano, "currency": document.currency, "hash": document.hash},
             )
+            ledger.post(c, postings(document))
             events.append(c, [told])
         return document
     raise YardError("store_unavailable", reason="other documents were issued at the same time, again and again")

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from gpuyard.catalog import images
 from gpuyard.control import quotas
 from gpuyard.control.affording import hold_for_launch, must_have_money
+from gpuyard.control.bidding import must_be_a_bid
 from gpuyard.control.launching_claims import claim_of
 from gpuyard.control.offering import Allowance, SliceWish, resolve
 from gpuyard.control.placement import request_for, take_snapshot
@@ -74,6 +75,7 @@ class Launch:
     priority: int = 0
     when_reclaimed: WhenReclaimed = WhenReclaimed.WAIT
     runtime: str = "auto"
+    max_price_nano: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ def prepare(yard: Yard, wish: Launch) -> Prepared:
             raise YardError("invalid_request", reason="no_command", kind=wish.kind.value)
         command = ("sleep", "infinity")
     slices, allowance = resolve(yard, wish.slices, wish.option)
+    must_be_a_bid(yard, wish.option, slices, wish.max_price_nano)
     runtime = yard.engine.choose(wish.runtime, reference)
     _check_one_card_under_mps(yard, slices, runtime.kind)
     spec = WorkloadSpec(
@@ -129,6 +132,7 @@ def prepare(yard: Yard, wish: Launch) -> Prepared:
         option=wish.option,
         priority=wish.priority,
         when_reclaimed=wish.when_reclaimed,
+        max_price_nano=wish.max_price_nano,
     )
     return Prepared(spec, runtime.kind, allowance)
 
@@ -315,4 +319,7 @@ def _numbered(key: str, number: int) -> str:
 
 def _fingerprint(wish: Launch) -> str:
     """The same for the same request. Secrets count, and only their hash is kept."""
-    return hashlib.sha256(json.dumps(asdict(wish), sort_keys=True, default=str).encode()).hexdigest()
+    said = asdict(wish)
+    if wish.max_price_nano is None:
+        del said["max_price_nano"]  # keys of a time before bids stay good
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from gpuyard.control import acting, fleet_watch
 from gpuyard.control.applying import StaleError, apply_part, parts_of
 from gpuyard.control.attesting import end_what_is_over
+from gpuyard.control.bidding import outbid
 from gpuyard.control.clock import remember_latest
 from gpuyard.control.decisions import decide
 from gpuyard.control.escape_watch import EscapeWatch
@@ -178,10 +179,14 @@ class Loops:
         on_their_way = self._read.moves
         if on_their_way and finish_moves(self.yard, on_their_way, open_leases, world.workloads, world.now.at_us):
             withdrawn = True
+        held = outbid(self.yard, open_leases, world.workloads) if waiting else {}
+        waiting -= held.keys()
         if not waiting:
-            self._pending = {}
+            changed = self._pending != held
+            self._pending = dict(held)
             self.yard.waiting = Waiting()
-            return withdrawn
+            return withdrawn or changed
+        open_leases = [lease for lease in open_leases if lease.id not in held]
         question = (version, waiting, self.yard.waiting_generation, world.now.at_us // QUEUE_EVERY_US)
         if question == self._planned_for or withdrawn:
             return withdrawn
@@ -190,7 +195,7 @@ class Loops:
             return False
         placed, snapshot, standing, decision = done
         before = self._pending
-        self._pending = {refusal.lease_id: explain(refusal) for refusal in decision.plan.refusals}
+        self._pending = {refusal.lease_id: explain(refusal) for refusal in decision.plan.refusals} | held
         self.yard.waiting = Waiting.of(decision)
         self._planned_for = question if not placed else None
         if not placed and reclaim_for_the_waiting(

@@ -181,7 +181,9 @@ def _grant(
     levels = {card.uuid: guarantee(card, shape, workload.runtime, shim, mps).guarantee for card in cards}
     cut = tuple(Slice(lease.id, card.uuid, shape, levels[card.uuid]) for card in cards)
     spot = lease.option is PurchaseOption.SPOT
-    price = sum(yard.book.price_nano(card.model, shape.share_of_card_ppm(card.memory_bytes), spot) for card in cards)
+    most = workload.spec.max_price_nano
+    prices = [yard.book.price_nano(card.model, shape.share_of_card_ppm(card.memory_bytes), spot) for card in cards]
+    price = sum(each if most is None else min(each, most) for each in prices)  # nobody pays more than was bid
     granted = replace(
         lease,
         state=LeaseState.GRANTED,

@@ -75,7 +75,7 @@ def _facts(c: Connection, tenant_id: str | None, intervals: Sequence[Interval]) 
         facts = by_workload[interval.workload_id]
         option = options.get(interval.lease_id, PurchaseOption.ON_DEMAND)
         found[interval.lease_id] = LeaseFacts(
-            facts.card_model, facts.share_ppm, option, facts.tenant_name, tags=facts.tags
+            facts.card_model, facts.share_ppm, option, facts.tenant_name, tags=facts.tags, slices=facts.slices
         )
     return found
 
@@ -85,7 +85,8 @@ def _of_workload(c: Connection, workload_id: str, tenant_name: str) -> LeaseFact
     if workload is None:
         return LeaseFacts(tenant_name=tenant_name)
     model, share = card_and_share(workload.spec)
-    return LeaseFacts(model, share, tenant_name=tenant_name, tags=tuple(sorted(workload.spec.labels.items())))
+    tags = tuple(sorted(workload.spec.labels.items()))
+    return LeaseFacts(model, share, tenant_name=tenant_name, tags=tags, slices=workload.spec.slices.count)
 
 
 def card_and_share(spec: WorkloadSpec) -> tuple[str, int]:

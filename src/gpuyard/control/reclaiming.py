@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gpuyard.control.applying import StaleError
+from gpuyard.control.bidding import BY_PRICE, is_outbid
 from gpuyard.control.waiting import HOLDING
 from gpuyard.control.world import World, reclaim_grace_us
 from gpuyard.control.yard import Yard
@@ -78,7 +79,7 @@ def _notify(yard: Yard, found: Reclaim, workloads: Mapping[str, Workload], now_u
 def withdraw_the_needless(yard: Yard, world: World, open_leases: Sequence[Lease]) -> bool:
     """Takes back notices whose gang waits no more, as long as their lease has not been asked to end yet."""
     by_id = {lease.id: lease for lease in open_leases}
-    needless = [notice for notice in world.notices.values() if _is_needless(notice, by_id, world)]
+    needless = [notice for notice in world.notices.values() if _is_needless(yard, notice, by_id, world)]
     if not needless:
         return False
     with yard.store.write() as c:
@@ -94,12 +95,14 @@ def withdraw_the_needless(yard: Yard, world: World, open_leases: Sequence[Lease]
     return True
 
 
-def _is_needless(notice: Notice, by_id: Mapping[str, Lease], world: World) -> bool:
+def _is_needless(yard: Yard, notice: Notice, by_id: Mapping[str, Lease], world: World) -> bool:
     lease, waits = by_id.get(notice.lease_id), by_id.get(notice.notice_for)
     if lease is None or lease.workload_id not in world.workloads:
         return False
     begun = notice.until_us - reclaim_grace_us(notice, world.workloads[lease.workload_id])
     if world.now.at_us >= begun:
         return False
+    if notice.notice_for == BY_PRICE:
+        return not is_outbid(yard, world.workloads[lease.workload_id])
     wanted = waits is not None and waits.state is LeaseState.REQUESTED
     return not (wanted and waits is not None and world.workloads[waits.workload_id].desired is Desired.RUN)

@@ -1,7 +1,8 @@
 """Clears the spot market of every offer once a minute and keeps the prices with all of their inputs.
 
-A lease on spot bids what the book asks for spot at most: it pays the price in force, never more than that. Who holds or
-waits for a slot of an offer bids for it. What others hold of the cards is not for sale.
+A lease on spot bids what its tenant said, or else what the book asks for spot at most: it pays the price in force,
+never more than its bid, and goes when the price rises above it. Who holds or waits for a slot of an offer bids for it.
+What others hold of the cards is not for sale.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from gpuyard.billing.spot import ROUND_US, Bid, Clearing, Round, clear, published
+from gpuyard.control.bidding import give_notice
 from gpuyard.control.yard import Yard
 from gpuyard.model.events import Event
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.offers import Offer
 from gpuyard.model.states import CardState, LeaseState
 from gpuyard.model.units import SHARE_WHOLE_PPM
+from gpuyard.model.workloads import Workload
 from gpuyard.store import commitments as stored
 from gpuyard.store import events, leases, workloads
 
@@ -33,21 +36,29 @@ def clear_markets(yard: Yard, now_us: int) -> int:
             return 0
         open_leases = leases.open_leases(c)
         asked = {lease.workload_id: workloads.get(c, lease.workload_id) for lease in open_leases}
-    wanted = {name: work.spec.slices for name, work in asked.items() if work is not None}
+    works = {name: work for name, work in asked.items() if work is not None}
+    wanted = {name: work.spec.slices for name, work in works.items()}
     bidding: dict[str, list[Lease]] = defaultdict(list)
     for lease in open_leases:
         offer = wanted[lease.workload_id].offer if lease.workload_id in wanted else None
         if lease.option is PurchaseOption.SPOT and lease.state in _BIDDING and offer is not None:
             bidding[offer].append(lease)
     changed = 0
+    prices = {name: price for name, (_, price, _) in last.items()}
     for offer in yard.roster.offers:
         before = last.get(offer.name)
         floored = offer.card_model in yard.book.spot_floor_nano  # without a floor the book's price is the price
         if not floored or (offer.name not in bidding and before is None):
             continue
         slots = {lease.id: wanted[lease.workload_id].count for lease in bidding[offer.name]}
-        market = round_of(yard, offer, bidding[offer.name], slots, open_leases, before[1] if before else None, now_us)
-        changed += _keep(yard, market, clear(market), before, {name_of(each.id): each for each in bidding[offer.name]})
+        bids = {lease.id: works[lease.workload_id].spec.max_price_nano for lease in bidding[offer.name]}
+        previous = before[1] if before else None
+        market = round_of(yard, offer, bidding[offer.name], slots, open_leases, previous, now_us, bids)
+        cleared = clear(market)
+        if _keep(yard, market, cleared, before, bidding[offer.name], works, now_us):
+            changed += 1
+            prices[offer.name] = cleared.price_nano
+    yard.spot_prices = prices
     return changed
 
 
@@ -59,8 +70,9 @@ def round_of(
     open_leases: Iterable[Lease],
     previous_nano: int | None,
     now_us: int,
+    at_most: Mapping[str, int | None],
 ) -> Round:
-    """The inputs of a round. Raises YardError `no_price`."""
+    """The inputs of a round; `at_most` is what leases bid, where their tenants said so. Raises YardError `no_price`."""
     whole = min(card.memory_bytes for card in yard.roster.cards if card.model == offer.card_model)
     floor, cap = yard.book.spot_bounds_nano(offer.card_model, offer.shape.share_of_card_ppm(whole))
     capacity, free = _slots(yard, offer, {lease.id for lease in bidding}, open_leases)
@@ -72,8 +84,15 @@ def round_of(
         floor_nano=floor,
         cap_nano=cap,
         previous_nano=previous_nano,
-        bids=tuple(Bid(name_of(lease.id), cap, slots[lease.id], lease.created_us) for lease in bidding),
+        bids=tuple(
+            Bid(name_of(lease.id), _bid(at_most.get(lease.id), cap), slots[lease.id], lease.created_us)
+            for lease in bidding
+        ),
     )
+
+
+def _bid(at_most_nano: int | None, cap_nano: int) -> int:
+    return cap_nano if at_most_nano is None else min(at_most_nano, cap_nano)
 
 
 def name_of(lease_id: str) -> str:
@@ -102,10 +121,17 @@ def _fit(offer: Offer, memory_bytes: int, compute_ppm: int) -> int:
 
 
 def _keep(
-    yard: Yard, market: Round, clearing: Clearing, before: tuple[int, int, str] | None, bidders: Mapping[str, Lease]
+    yard: Yard,
+    market: Round,
+    clearing: Clearing,
+    before: tuple[int, int, str] | None,
+    bidding: Sequence[Lease],
+    works: Mapping[str, Workload],
+    now_us: int,
 ) -> int:
-    """Writes a round down where its price is new; tells the winners that stand near it. Clearing the same minute twice
-    is clearing it once."""
+    """Writes a round down where its price is new; tells the winners that stand near it, and those that bid less to go.
+    Clearing the same minute twice is clearing it once."""
+    bidders = {name_of(each.id): each for each in bidding}
     if before is not None and (before[0] >= market.at_us or before[1] == clearing.price_nano):
         return 0
     facts = published(market, clearing)
@@ -123,4 +149,5 @@ def _keep(
     with yard.store.write() as c:
         stored.add_round(c, market.offer, market.at_us, clearing.price_nano, json.dumps(facts, sort_keys=True))
         events.append(c, told)
+        give_notice(c, yard, bidding, works, clearing.price_nano, now_us)
     return 1

@@ -64,6 +64,7 @@ class Yard:
     moves: MovePolicy = field(default_factory=MovePolicy)
     make_engine: EngineMaker | None = None  # what moves are tried on; None: nothing is moved
     use_target_ppm: int = 750_000  # how much of the pool should be leased; shown beside what is
+    spot_prices: Mapping[str, int] = field(default_factory=dict[str, int])  # by offer, the price in force
     waiting: Waiting = field(default_factory=Waiting)  # the queue as the last plan left it
     arrived: frozenset[str] = frozenset()  # leases that waited at the last look: the scheduler was told of them
     waiting_generation: int = 0  # changes with every tenant's share

@@ -133,6 +133,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "not_creditable": 409,
     "not_genuine": 409,
     "bids_invalid": 422,
+    "bid_refused": 422,
     "font_missing": 422,
     "file_unusable": 422,
     # incidents

@@ -87,6 +87,7 @@ class WorkloadSpec:
     option: PurchaseOption = PurchaseOption.ON_DEMAND
     priority: int = 0  # the tier in the queue, 0 to 9
     when_reclaimed: WhenReclaimed = WhenReclaimed.WAIT
+    max_price_nano: int | None = None  # a bid on spot: for one slice an hour; None: what the book asks
 
     @property
     def is_gang(self) -> bool:

@@ -342,6 +342,7 @@ class Launch(TypedDict, total=False):
     checkpoint_command: list[str]
     labels: dict[str, str]
     option: str
+    max_price: str
     priority: int
     runtime: str
     tenant: str

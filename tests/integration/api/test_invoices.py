@@ -14,11 +14,14 @@ import pytest
 from sqlalchemy import exc
 
 from api_in_hand import QUARTER, ApiInHand
+from gpuyard.billing.ledger import faults as ledger_faults
 from gpuyard.catalog import taxes
 from gpuyard.catalog.price_history import PriceHistory, parse_history
 from gpuyard.catalog.rows import Place
 from gpuyard.control.invoicing import issue_monthly
+from gpuyard.model.tenants import Role
 from gpuyard.model.times import from_text, to_text
+from gpuyard.store import ledger
 
 HOUR = 3_600_000_000
 BOOK: dict[str, Any] = {
@@ -170,6 +173,65 @@ def test_a_credit_note_gives_an_invoice_back_and_is_not_given_back_itself(api: A
         )
     assert issue(api).json()["code"] == "nothing_to_invoice"
     assert api.operator.get("/v1/invoice-check").json()["documents"] == 2
+
+
+def balances(api: ApiInHand) -> dict[str, int]:
+    with api.hand.yard.store.read() as c:
+        found = ledger.balances(c)
+        assert ledger_faults(ledger.every(c), found) == []
+    return found
+
+
+def test_tax_and_credit_notes_stand_in_the_ledger_and_focus_adds_up_to_it(api: ApiInHand) -> None:
+    vat = {"seller": {"name": "Yard"}, "tax": [{"name": "VAT", "rate": "19%"}]}
+    api.hand.yard.taxes = taxes.parse(vat, Place(taxes.CODE, "t"))
+    run(api, 3)
+    made = issue(api).json()
+    api.hand.clock.advance(HOUR)
+    api.hand.settle()
+    assert balances(api)["tax:yard:USD"] == int(Decimal(made["tax"]) * 10**9) > 0
+    run(api, 2, "more")
+    body = {"reason": "slow"}
+    api.operator.post(f"/v1/invoices/{made['number']}/credit-notes", json=body)
+    for name in ("box", "more"):
+        api.alice.delete(f"/v1/workloads/{name}")
+        api.hand.settle()
+    api.hand.clock.advance(HOUR)
+    api.hand.settle()
+    issue(api)
+    found = balances(api)
+    earned = sum(balance for name, balance in found.items() if name.startswith(("revenue:", "tax:", "credits:")))
+    assert -found["wallet:tn-alice:USD"] == earned  # a tenant that pays later owes what was earned and its tax
+    documents = api.alice.get("/v1/invoices").json()["items"]
+    rows = list(csv.DictReader(io.StringIO(api.alice.get("/v1/focus").text)))
+    rounded = sum(Decimal(each["rounding"]) for each in documents)
+    billed = sum(Decimal(row["BilledCost"]) for row in rows) - rounded
+    assert int(billed * 10**9) == earned
+
+
+def test_what_a_wallet_cannot_pay_is_given_up_as_bad_debt_once(api: ApiInHand) -> None:
+    poor = api.hand.tenant("poor", credit_nano=10_000_000)
+    client = api.client(poor, Role.MEMBER)
+    assert client.post("/v1/workloads", json={**QUARTER, "name": "box"}).status_code == 201
+    api.hand.settle()
+    for _ in range(80):
+        api.hand.clock.advance(10_000_000)
+        api.hand.settle()
+    assert client.get("/v1/workloads/box").json()["state"] == "stopped"
+    client.delete("/v1/workloads/box")
+    api.hand.settle()
+    api.hand.clock.advance(10_000_000)
+    api.hand.settle()
+    owed = -Decimal(client.get("/v1/wallet").json()["balance"])
+    assert owed > 0
+    assert client.post("/v1/tenants/poor/write-off").status_code == 403
+    given_up = api.operator.post("/v1/tenants/poor/write-off").json()
+    assert Decimal(given_up["amount"]) == owed
+    found = balances(api)
+    assert (found["wallet:tn-poor:USD"], found["bad_debt:tn-poor:USD"]) == (0, -int(owed * 10**9))
+    again = api.operator.post("/v1/tenants/poor/write-off")
+    assert (again.status_code, again.json()["code"]) == (409, "not_refundable")
+    assert Decimal(client.get("/v1/wallet").json()["balance"]) == 0
 
 
 def test_a_reservation_covers_what_its_tenant_runs_and_its_rest_is_shown(api: ApiInHand) -> None:

@@ -48,6 +48,8 @@ def run(
     stop_grace: Annotated[str | None, typer.Option(help=t("run.stop_grace"))] = None,
     checkpoint: Annotated[str | None, typer.Option(help=t("run.checkpoint"))] = None,
     option: Annotated[str | None, typer.Option(metavar="on_demand|spot", help=t("run.option"))] = None,
+    spot: Annotated[bool, typer.Option("--spot", help=t("run.spot"))] = False,
+    max_price: Annotated[str | None, typer.Option(metavar="PRICE", help=t("run.max_price"))] = None,
     priority: Annotated[int | None, typer.Option(help=t("run.priority"))] = None,
     work: Annotated[str | None, typer.Option(metavar="CARD-HOURS", help=t("run.work"))] = None,
     on: Annotated[str | None, typer.Option("--on", metavar="MODEL", help=t("plan.on"))] = None,
@@ -65,7 +67,8 @@ def run(
     values: dict[str, object] = {
         "kind": _kind(job, service, instance),
         "slices": _slices(offer, gpu, gpu_memory, gpu_share, count, _goal(work, on, deadline, budget)),
-        "option": option,
+        "option": "spot" if spot else option,
+        "max_price": max_price,
         "priority": priority,
         "name": name,
         "command": list(command or ()),

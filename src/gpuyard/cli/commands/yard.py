@@ -39,6 +39,8 @@ def up(
     mps: Annotated[bool, typer.Option("--mps", help=t("up.mps"))] = False,
     spot_notice: Annotated[str, typer.Option(metavar="TIME", help=t("up.spot_notice"))] = "120s",
     spot_minimum_run: Annotated[str, typer.Option(metavar="TIME", help=t("up.spot_minimum_run"))] = "10m",
+    hold_window: Annotated[str, typer.Option(metavar="TIME", help=t("up.hold_window"))] = "10m",
+    keep_disks: Annotated[str, typer.Option(metavar="TIME", help=t("up.keep_disks"))] = "15d",
     tax_table: Annotated[Path | None, typer.Option(metavar="FILE", help=t("up.tax_table"))] = None,
     tls: Annotated[bool, typer.Option("--tls", help=t("up.tls"))] = False,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help=t("up.tls_cert"))] = None,
@@ -73,8 +75,17 @@ def up(
         tls, tls_cert, tls_key, tuple(tls_name or ()), tuple(fetch_network or ()), plain_http,
         parse_window(moves_window), moves_an_hour, moves_of_tenant, use_target * 10_000,
         parse_window(sharing_window), tuple(installed().weights(tuple(weight or ())).items()),
+        _window(hold_window), parse_duration(keep_disks),
     )  # fmt: skip
     installed().up(options, (lambda told: show_json(asdict(told))) if as_json else _greet)
+
+
+def _window(text: str) -> int:
+    """How much running is paid for ahead: no less than a start costs, and no more than a day."""
+    window_us = parse_duration(text)
+    if not 60_000_000 <= window_us <= 86_400_000_000:
+        raise YardError("invalid_request", reason=f"--hold-window '{text[:40]}': 60s to 24h")
+    return window_us
 
 
 def _greet(told: Started) -> None:

@@ -66,7 +66,10 @@ TEXTS: dict[str, str] = {
     "why.change.quota": "An operator can raise the quota with `gpuyard tenants share`, or let the tenant borrow.",
     "why.change.spot_room": "As an on-demand lease it would not be held back by the limit of spot.",
     "why.nothing": "There is nothing to explain: it is {state}.",
-    "plan.cheapest": "{model} would be chosen: of those that keep the goal it costs least, {cost} {currency}.",
-    "plan.fastest": "{model} would be chosen: of those within the budget it is done first, for {cost} {currency}.",
+    "plan.cheapest": "{model} {option} would be chosen: of those that keep the goal it costs least, {cost} {currency}.",
+    "plan.fastest": "{model} {option} would be chosen: of those within the budget it is done first, for {cost} {currency}.",
+    "plan.on_demand": "on demand",
+    "plan.spot": "on spot",
+    "plan.spot_is_cheaper": "On spot, {model} would cost {cost} {currency}; it may be told to go before it is done, so it is chosen only where you ask for it: --option spot.",
     "plan.none": "No card model here keeps the goal: allow more time, more money, or more cards.",
 }

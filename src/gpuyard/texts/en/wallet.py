@@ -90,4 +90,6 @@ TEXTS: dict[str, str] = {
     "cli.column.warned": "warned",
     "cli.column.paused": "paused",
     "cli.column.saved": "saved",
+    "cli.up.hold_window": "How much running a wallet holds money for, which is how far below zero it may go.",
+    "cli.up.keep_disks": "How long disks are kept once there is no money left.",
 }

@@ -1,6 +1,7 @@
 from gpuyard.texts.zh import (
     access,
     attestation,
+    bids,
     cli,
     demo,
     dialects,
@@ -36,6 +37,7 @@ TEXTS: dict[str, str] = {
     **paper.TEXTS,
     **placing.TEXTS,
     **money.TEXTS,
+    **bids.TEXTS,
     **incidents.TEXTS,
     **wallet.TEXTS,
     **dialects.TEXTS,

@@ -66,7 +66,10 @@ TEXTS: dict[str, str] = {
     "why.change.quota": "运营者可用 `gpuyard tenants share` 提高配额，或允许租户借用。",
     "why.change.spot_room": "若改为按需租约，就不受竞价上限的限制。",
     "why.nothing": "没有需要说明的：当前为 {state}。",
-    "plan.cheapest": "会选择 {model}：在满足目标的型号中费用最低，为 {cost} {currency}。",
-    "plan.fastest": "会选择 {model}：在预算内的型号中最先完成，费用 {cost} {currency}。",
+    "plan.cheapest": "会选择 {option}的 {model}：在满足目标的型号中费用最低，为 {cost} {currency}。",
+    "plan.fastest": "会选择 {option}的 {model}：在预算内的型号中最先完成，费用 {cost} {currency}。",
+    "plan.on_demand": "按需",
+    "plan.spot": "竞价",
+    "plan.spot_is_cheaper": "竞价的 {model} 只需 {cost} {currency}；它可能在完成前被通知离开，因此只有您要求时才选它：--option spot。",
     "plan.none": "这里没有型号能满足目标：请放宽时间、费用，或增加卡数。",
 }

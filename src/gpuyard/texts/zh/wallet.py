@@ -87,4 +87,6 @@ TEXTS: dict[str, str] = {
     "cli.column.warned": "提醒于",
     "cli.column.paused": "暂停于",
     "cli.column.saved": "节省",
+    "cli.up.hold_window": "钱包为多久的运行预留费用，也就是余额最多可以低于零多少。",
+    "cli.up.keep_disks": "余额用尽后磁盘保留多久。",
 }

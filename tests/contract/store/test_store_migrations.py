@@ -1,0 +1,76 @@
+"""What a yard of an older version had is there after it was brought up to date, on every database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
+
+from gpuyard.billing.ledger import faults
+from gpuyard.store import charges, ledger, meters, schema, tables, tenants
+from gpuyard.store.database import Store
+
+_INTERVAL = (
+    "INSERT INTO intervals (lease_id, sequence, tenant_id, workload_id, workload_name, offer, state, run, start_us, "
+    "node, boot_id, monotonic_start_ns, price_per_hour_nano, currency, minimum_us, end_us, monotonic_end_ns, proof) "
+    "VALUES ('ls-1', 1, 't-a', 'wl-1', 'w', 'o', 'active', 1, 0, 'n1', 'b', 0, 7, 'USD', 0, 9, 9, 'observed')"
+)
+
+
+def test_credit_moves_into_the_ledger_and_what_was_used_before_is_posted(empty_url: str) -> None:
+    _at(empty_url, "0004")
+    store_of_old = [
+        "INSERT INTO tenants (id, name, credit_nano, currency, created_us) VALUES ('t-a', 'a', 5000, 'USD', 1)",
+        "INSERT INTO tenants (id, name, credit_nano, currency, created_us) VALUES ('t-b', 'b', NULL, 'USD', 2)",
+        "INSERT INTO tenants (id, name, credit_nano, currency, created_us) VALUES ('t-c', 'c', -30, 'EUR', 3)",
+        "INSERT INTO tenants (id, name, credit_nano, currency, created_us) VALUES ('t-d', 'd', 0, 'USD', 4)",
+        _INTERVAL,
+    ]
+    _say(empty_url, store_of_old)
+    store = Store.open(empty_url)
+    with store.read() as c:
+        found = {tenant.id: tenant.credit_nano for tenant in tenants.listing(c)}
+        balances = ledger.balances(c)
+        assert found == {"t-a": 5000, "t-b": None, "t-c": -30, "t-d": 0}
+        assert (balances["wallet:t-a:USD"], balances["cash:t-a:USD"]) == (5000, -5000)
+        assert (balances["wallet:t-c:EUR"], balances["cash:t-c:EUR"]) == (-30, 30)
+        assert faults(ledger.every(c), balances) == []
+        assert charges.due(c, 9) == ["ls-1"]
+        (interval,) = meters.intervals(c)
+        assert (interval.lease_id, interval.card_uuids) == ("ls-1", ())  # which cards, nobody had written down
+    with store.write() as c:  # and the ledger goes on from there
+        tenants.add_credit(c, "t-a", 100, 5)
+    with store.read() as c:
+        assert tenants.find(c, "t-a").credit_nano == 5100  # type: ignore[union-attr]
+        assert faults(ledger.every(c), ledger.balances(c)) == []
+    store.close()
+
+
+def _at(url: str, revision: str) -> None:
+    """An empty database as a yard of that version had made it."""
+    from alembic import command
+    from alembic.config import Config
+
+    engine = _engine(url)
+    with engine.begin() as c:
+        config = Config()
+        config.set_main_option("script_location", str(Path(tables.__file__).parent / "migrations"))
+        config.attributes["connection"] = c
+        command.upgrade(config, revision)
+    engine.dispose()
+    assert revision in schema.known_revisions()
+
+
+def _say(url: str, statements: list[str]) -> None:
+    engine = _engine(url)
+    with engine.begin() as c:
+        for statement in statements:
+            c.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def _engine(url: str):
+    made = make_url(url)
+    postgres = made.get_backend_name() == "postgresql"
+    return create_engine(made.set(drivername="postgresql+psycopg") if postgres else made)
