@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 import uuid
 from typing import Final
 
@@ -16,10 +17,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gpuyard.access.questions import Origin
+from gpuyard.access.rate_limits import ActionClass
 from gpuyard.access.signatures.checking import check
 from gpuyard.access.signatures.nonces import Nonces
 from gpuyard.access.signatures.request import Refusal, SignatureError, SignedRequest, decode_pairs
-from gpuyard.api.asking import Asking, origin_of
+from gpuyard.api.asking import Asking, origin_of, too_many
 from gpuyard.api.dialects.call import Call, Dialect
 from gpuyard.api.dialects.faults import Fault
 from gpuyard.api.remembering import Answers
@@ -86,7 +88,10 @@ class Door:
             raise SignatureError(Refusal.MALFORMED, "the parameters are not UTF-8, or hold a NUL")
         caller = Asking(self._yard, known.identity, "en", Answers(), origin)
         call = Call(dialect.action(request), pairs, claim, request_id)
-        door = caller.write if dialect.changes(call.action) else caller.read
+        of = dialect.classify(call.action)
+        if wait_us := self._yard.rates.admit(claim.key_id, of, time.monotonic_ns() // 1000):
+            raise too_many(of, wait_us)
+        door = caller.read if of is ActionClass.READ else caller.write
         response = await door(lambda: dialect.answer(caller, call))
         if now_us - self._used.get(claim.key_id, 0) > USED_EVERY_US:
             self._used[claim.key_id] = now_us
