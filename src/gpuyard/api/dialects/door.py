@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 256 << 10
 MAX_PARAMETERS: Final = 2000
+_TEMPORARY: Final = frozenset({"x-amz-security-token", "x-acs-security-token", "securitytoken"})
 FORM: Final = "application/x-www-form-urlencoded"
 
 
@@ -81,9 +82,11 @@ class Door:
         across = self._yard.store.dialect != "sqlite"
         proof = (request, self._keys, self._nonces, now_us)
         known, claim = await asyncio.to_thread(check, *proof) if across else check(*proof)
-        if request.headers.get("x-amz-security-token") or request.headers.get("x-acs-security-token"):
-            raise SignatureError(Refusal.UNKNOWN_KEY)  # this yard gives no temporary keys
         pairs = [*request.query, *request.form]
+        if any(request.headers.get(name) for name in _TEMPORARY) or any(
+            value and name.lower() in _TEMPORARY for name, value in pairs
+        ):
+            raise SignatureError(Refusal.UNKNOWN_KEY)  # this yard gives no temporary keys
         if any("\0" in text or not _is_unicode(text) for pair in pairs for text in pair):
             raise SignatureError(Refusal.MALFORMED, "the parameters are not UTF-8, or hold a NUL")
         caller = Asking(self._yard, known.identity, "en", Answers(), origin)
