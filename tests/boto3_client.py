@@ -87,7 +87,9 @@ def main() -> None:
     assert [one["ReservedInstancesId"] for one in ec2.describe_reserved_instances()["ReservedInstances"]] == [bought]
     pages = ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 1})
     assert [i["InstanceId"] for page in pages for r in page["Reservations"] for i in r["Instances"]] == left
-    address = ec2.generate_presigned_url("describe_instances", Params={"InstanceIds": left}, ExpiresIn=60)
+    address = ec2.generate_presigned_url(
+        "describe_instances", Params={"InstanceIds": left}, ExpiresIn=60, HttpMethod="GET"
+    )
     with urllib.request.urlopen(address, timeout=10) as answer:
         assert left[0].encode() in answer.read()
     print(left[0])

@@ -70,6 +70,10 @@ class LaunchRequest(_Strict):
     labels: Annotated[dict[LabelName, Value], Field(max_length=64)] = {}
     option: Literal["on_demand", "spot"] = "on_demand"
     priority: Annotated[int, Field(strict=True, ge=0, le=9)] = 0
+    when_reclaimed: Literal["wait", "remove"] = Field(
+        "wait",
+        description="what becomes of it where its slices are taken back, on spot: it waits, or it goes with its disk",
+    )
     runtime: Literal["auto", "process", "container", "simulated"] = "auto"
     tenant: Short | None = Field(None, description="operators only: launch for this tenant")
 

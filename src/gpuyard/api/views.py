@@ -171,6 +171,7 @@ def spec_view(spec: WorkloadSpec) -> View:
         "labels": dict(spec.labels),
         "option": spec.option.value,
         "priority": spec.priority,
+        "when_reclaimed": spec.when_reclaimed.value,
         "slices": {
             "offer": spec.slices.offer,
             "card_model": spec.slices.card_model,

@@ -79,6 +79,7 @@ class Spec(TypedDict):
     labels: dict[str, str]
     option: str
     priority: int
+    when_reclaimed: str
     slices: SliceSpec
 
 
@@ -334,5 +335,6 @@ class Launch(TypedDict, total=False):
     labels: dict[str, str]
     option: str
     priority: int
+    when_reclaimed: str
     runtime: str
     tenant: str
