@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 CLIENTS := .venv-clients
 CLIENTS_STAMP := $(CLIENTS)/.installed
+OLD_CLIENTS := .venv-clients-old
+OLD_CLIENTS_STAMP := $(OLD_CLIENTS)/.installed
 RUN_STAMP := $(VENV)/.run-installed
 DEV_STAMP := $(VENV)/.dev-installed
 # What enforces slices is C: without a compiler everything else works, and slices are booked but not enforced.
@@ -23,7 +25,7 @@ demo: $(RUN_STAMP) ## See a whole yard at work (ARGS="--once --json" runs it una
 	@$(BIN)/gpuyard demo $(ARGS)
 
 # Where clients are to be tested (CI) they are installed before the tests that need them.
-test: $(DEV_STAMP) $(if $(filter true,$(CI)),$(CLIENTS_STAMP)) ## Run every test, the fast ones first (ARGS="-k name" for some)
+test: $(DEV_STAMP) $(if $(filter true,$(CI)),$(CLIENTS_STAMP) $(OLD_CLIENTS_STAMP)) ## Run every test, the fast ones first (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 	$(BIN)/python -m pytest -n 2 -m "slow" $(ARGS)
 
@@ -55,8 +57,10 @@ lock: $(DEV_STAMP) ## Resolve the dependencies anew into requirements/
 	  --all-extras --group dev pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --group pyproject.toml:clients -o requirements/clients.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --group pyproject.toml:clients-old -o requirements/clients-old.txt
 
-clients: $(CLIENTS_STAMP) ## Install real clients of EC2 and ECS, for the tests that `make test` skips without them
+clients: $(CLIENTS_STAMP) $(OLD_CLIENTS_STAMP) ## Install real clients of EC2 and ECS, for the tests that `make test` skips without them
 
 shapes: $(CLIENTS_STAMP) ## Write the table of EC2's shapes anew from botocore's model
 	$(CLIENTS)/bin/python tools/ec2_shapes.py
@@ -72,7 +76,7 @@ gpu-check: $(DEV_STAMP) ## On a machine with an NVIDIA card: what only it can an
 	$(BIN)/python tests/gpu/check.py $(ARGS)
 
 clean: ## Delete what the targets above made
-	rm -rf $(VENV) $(CLIENTS) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) $(CLIENTS) $(OLD_CLIENTS) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "gpuyard needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": set PYTHON=python3.11")'
@@ -90,6 +94,11 @@ $(DEV_STAMP): requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@$(NATIVE)
 	@touch $@ $(RUN_STAMP)
+
+$(OLD_CLIENTS_STAMP): requirements/clients-old.txt
+	$(PYTHON) -m venv $(OLD_CLIENTS)
+	$(OLD_CLIENTS)/bin/pip install -q --require-hashes -r $<
+	@touch $@
 
 $(CLIENTS_STAMP): requirements/clients.txt
 	$(PYTHON) -m venv $(CLIENTS)

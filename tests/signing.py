@@ -34,6 +34,28 @@ def sigv4(
     return {**signed, "authorization": told}
 
 
+def presigned(key: str, secret: str, pairs: dict[str, str], now_us: int, seconds: int = 900) -> str:
+    """The query of a GET of `/` that is signed in the query itself."""
+    moment = datetime.fromtimestamp(now_us // 1_000_000, UTC)
+    stamp, day = moment.strftime("%Y%m%dT%H%M%SZ"), moment.strftime("%Y%m%d")
+    scope = f"{day}/us-east-1/ec2/aws4_request"
+    signed = {
+        **pairs,
+        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+        "X-Amz-Credential": f"{key}/{scope}",
+        "X-Amz-Date": stamp,
+        "X-Amz-Expires": str(seconds),
+        "X-Amz-SignedHeaders": "host",
+    }
+    query = "&".join(f"{_q(name)}={_q(value)}" for name, value in sorted(signed.items()))
+    canonical = f"GET\n/\n{query}\nhost:testserver\n\nhost\n{hashlib.sha256(b'').hexdigest()}"
+    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    mixed = ("AWS4" + secret).encode()
+    for part in scope.split("/"):
+        mixed = hmac.new(mixed, part.encode(), "sha256").digest()
+    return f"{query}&X-Amz-Signature={hmac.new(mixed, text.encode(), 'sha256').hexdigest()}"
+
+
 def acs_v1(key: str, secret: str, action: str, now_us: int, method: str = "POST", **given: str) -> dict[str, str]:
     """All parameters of a signed request, the signature among them."""
     moment = datetime.fromtimestamp(now_us // 1_000_000, UTC)

@@ -73,6 +73,10 @@ class LaunchRequest(_Strict):
         None, description="with spot: the most to pay for a slice an hour; it goes when the price rises above that"
     )
     priority: Annotated[int, Field(strict=True, ge=0, le=9)] = 0
+    when_reclaimed: Literal["wait", "remove"] = Field(
+        "wait",
+        description="what becomes of it where its slices are taken back, on spot: it waits, or it goes with its disk",
+    )
     runtime: Literal["auto", "process", "container", "simulated"] = "auto"
     tenant: Short | None = Field(None, description="operators only: launch for this tenant")
 

@@ -183,6 +183,7 @@ def spec_view(spec: WorkloadSpec) -> View:
         "option": spec.option.value,
         "max_price": None if spec.max_price_nano is None else format_price(spec.max_price_nano),
         "priority": spec.priority,
+        "when_reclaimed": spec.when_reclaimed.value,
         "slices": {
             "offer": spec.slices.offer,
             "card_model": spec.slices.card_model,

@@ -22,7 +22,7 @@ from gpuyard.control.offering import SliceWish
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.units import format_price, parse_price
-from gpuyard.model.workloads import Mount, RestartPolicy, Workload, WorkloadKind
+from gpuyard.model.workloads import Mount, RestartPolicy, WhenReclaimed, Workload, WorkloadKind
 from gpuyard.store import attestations, leases, workloads
 from gpuyard.store.attestations import Attestation
 
@@ -64,6 +64,7 @@ def to_launch(body: schemas.LaunchRequest) -> Launch:
         labels=body.labels,
         option=PurchaseOption(body.option),
         priority=body.priority,
+        when_reclaimed=WhenReclaimed(body.when_reclaimed),
         runtime=body.runtime,
         max_price_nano=None if body.max_price is None else parse_price(body.max_price),
     )

@@ -197,12 +197,13 @@ def launch_many(
 ) -> tuple[list[Workload], bool]:
     """`launch` of `count` alike, all in one transaction or none. The name, where there is one, is for one alone.
 
-    `fingerprint` is that of the request where it says more than the wish does. Raises YardError; then nothing was
-    changed.
+    `fingerprint` is that of the request where it says more than the wish does; who gives it has asked before what the
+    key made. Raises YardError; then nothing was changed.
     """
-    fingerprint = fingerprint or _fingerprint(wish)
-    if key is not None and (known := recall_launch(yard, tenant.id, key, fingerprint)):
-        return known, False
+    if fingerprint is None:
+        fingerprint = _fingerprint(wish)
+        if key is not None and (known := recall_launch(yard, tenant.id, key, fingerprint)):
+            return known, False
     prepared = prepare(yard, wish)
     _must_have_priority(yard, tenant, wish.priority)
     now_us = yard.clock.now_us()

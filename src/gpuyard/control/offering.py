@@ -24,6 +24,7 @@ from gpuyard.store import leases
 
 MIN_CPU_MILLI = 10
 MIN_MEMORY_BYTES = 16 << 20
+MOST_RESOLVED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +54,27 @@ def list_offers(yard: Yard, c: Connection) -> list[Offer]:
     return [replace(offer, available=_available(offer, yard.roster.cards, used)) for offer in yard.roster.offers]
 
 
+def free_slots(yard: Yard, c: Connection, name: str | None) -> int:
+    """How many of one offer could be granted now; none of what is no offer."""
+    offer = next((one for one in yard.roster.offers if one.name == name), None)
+    return 0 if offer is None else _available(offer, yard.roster.cards, leases.usage(c))
+
+
 def _available(offer: Offer, cards: Sequence[Card], used: dict[str, tuple[int, int]]) -> int:
+    each_bytes, each_ppm, model = offer.shape.memory_bytes, offer.shape.compute_ppm, offer.card_model
+    whole: dict[int, int] = {}  # how many fit on a card that is free: most are, or are alike
     free = 0
     for card in cards:
-        if card.model != offer.card_model or card.state is not CardState.HEALTHY:
+        if card.model != model or card.state is not CardState.HEALTHY:
             continue
-        memory, compute = used.get(card.uuid, (0, 0))
-        free += min(
-            (card.memory_bytes - memory) // offer.shape.memory_bytes,
-            (SHARE_WHOLE_PPM - compute) // offer.shape.compute_ppm,
-        )
+        held = used.get(card.uuid)
+        if held is not None:
+            free += min((card.memory_bytes - held[0]) // each_bytes, (SHARE_WHOLE_PPM - held[1]) // each_ppm)
+            continue
+        size = card.memory_bytes
+        if size not in whole:
+            whole[size] = min(size // each_bytes, SHARE_WHOLE_PPM // each_ppm)
+        free += whole[size]
     return free
 
 
@@ -82,9 +94,21 @@ def resolve(
         model = model_for(yard, wish.goal, wish.count, option)
         whole = next(o.name for o in yard.roster.offers if o.card_model == model and o.name.endswith("-full"))
         wish = SliceWish(offer=whole, count=wish.count)
-    request = _request(yard, wish, yard.roster.cards)
-    spot = option is PurchaseOption.SPOT
-    return request, _allowance(yard, request, _check_fits(request, yard.roster.cards), spot)
+    return _resolved(yard, wish, option is PurchaseOption.SPOT)
+
+
+def _resolved(yard: Yard, wish: SliceWish, spot: bool) -> tuple[SliceRequest, Allowance]:
+    """Worked out once for as long as fleet and prices stay: it looks at every card, and a launch asks several times."""
+    roster, book = yard.roster, yard.book
+    found = roster.resolved.get((wish, spot))
+    if found is not None and found[0] is book:
+        return found[1]
+    request = _request(yard, wish, roster.cards)
+    made = request, _allowance(yard, request, _check_fits(request, roster.cards), spot)
+    if len(roster.resolved) >= MOST_RESOLVED:
+        roster.resolved.clear()  # whoever asks for ever new shapes must not fill the memory
+    roster.resolved[wish, spot] = book, made
+    return made
 
 
 def _request(yard: Yard, wish: SliceWish, cards: Sequence[Card]) -> SliceRequest:

@@ -30,13 +30,14 @@ def take_again(c: Connection, workload_id: str, tenant_id: str, now_us: int) -> 
 
 
 def _hold(c: Connection, workload_id: str, tenant_id: str, user: str, amounts: dict[str, int], now_us: int) -> None:
+    every = limits.quotas(c, lock=True)
+    if not every:
+        return
     subjects = [("project", tenant_id), ("user", f"{tenant_id}/{user}")]
     organisation = policies.projects(c).get(tenant_id)
     if organisation is not None:
         subjects.append(("organisation", organisation))
-    rows = limits.quotas(c, subjects, lock=True)
-    if not rows:
-        return
+    rows = [row for row in every if (row[0], row[1]) in subjects]
     quotas = [Quota(kind, subject, What(what), soft, hard) for kind, subject, what, soft, hard in rows]
     held = {
         (kind, subject): {What(name): amount for name, amount in limits.held(c, kind, subject).items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from gpuyard.catalog import offers as catalog_offers
 from gpuyard.catalog.prices import PriceBook
@@ -22,6 +23,7 @@ class Roster:
     by_uuid: Mapping[str, Card] | None = None  # every card ever seen
     usable: frozenset[str] = frozenset()  # the UUIDs of `cards`
     offers: tuple[Offer, ...] = ()  # without how many are available
+    resolved: dict[object, Any] = field(default_factory=dict[object, Any], compare=False, repr=False)  # see `offering`
 
     @classmethod
     def of(

@@ -79,6 +79,7 @@ class Spec(TypedDict):
     labels: dict[str, str]
     option: str
     priority: int
+    when_reclaimed: str
     slices: SliceSpec
 
 
@@ -344,5 +345,6 @@ class Launch(TypedDict, total=False):
     option: str
     max_price: str
     priority: int
+    when_reclaimed: str
     runtime: str
     tenant: str

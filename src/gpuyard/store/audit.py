@@ -35,6 +35,9 @@ class Subject:
     sealed_key: bytes | None
 
 
+_ADD = AUDIT.insert()
+
+
 def append(c: Connection, entries: Sequence[tuple[int, str, Callable[[int], str]]]) -> None:
     """Adds entries: when, whose, and what makes the leaf once its number is known. Numbers begin with 0."""
     if not entries:
@@ -45,7 +48,7 @@ def append(c: Connection, entries: Sequence[tuple[int, str, Callable[[int], str]
         {"sequence": first + n, "at_us": at_us, "tenant_id": tenant_id, "leaf": leaf(first + n)}
         for n, (at_us, tenant_id, leaf) in enumerate(entries)
     ]
-    c.execute(AUDIT.insert(), rows)
+    c.execute(_ADD, rows)
 
 
 def size(c: Connection) -> int:

@@ -12,6 +12,7 @@ from gpuyard.store.tables import EVENTS
 
 # The counter's row stays locked until the transaction ends: no later number can be committed before an earlier one.
 _TAKE = text("UPDATE counters SET value = value + :count WHERE name = 'events' RETURNING value")
+_ADD = EVENTS.insert()
 
 
 def append(c: Connection, told: Sequence[Event]) -> int:
@@ -21,7 +22,7 @@ def append(c: Connection, told: Sequence[Event]) -> int:
     newest: int = c.execute(_TAKE, {"count": len(told)}).scalar_one()
     first = newest - len(told) + 1
     c.execute(
-        EVENTS.insert(),
+        _ADD,
         [
             {
                 "sequence": first + offset,

@@ -11,6 +11,10 @@ from gpuyard.store.access_tables import CLAIMS, COUNTRIES, EXPORT_CLASSES, NETWO
 from gpuyard.store.tables import WORKLOADS
 
 AMOUNTS = ("card_share_ppm", "card_memory_bytes", "storage_bytes", "spend_per_hour_nano")
+# Made once: making a statement takes longer than running it.
+_QUOTAS = select(QUOTAS).order_by(QUOTAS.c.kind, QUOTAS.c.subject, QUOTAS.c.what)
+_QUOTAS_LOCKED = _QUOTAS.with_for_update()
+_CLAIM = CLAIMS.insert()
 Row = tuple[str, str, str, int | None, int | None]
 # A workload in one of these holds its disk and nothing else.
 _RESTING = ("succeeded", "failed", "stopped")
@@ -26,16 +30,14 @@ def put_quota(c: Connection, kind: str, subject: str, what: str, soft: int | Non
 
 def quotas(c: Connection, subjects: Sequence[tuple[str, str]] | None = None, *, lock: bool = False) -> list[Row]:
     """Quotas (kind, subject, what, soft, hard); of these subjects or all. `lock` makes whoever else asks so wait."""
-    query = select(QUOTAS).order_by(QUOTAS.c.kind, QUOTAS.c.subject, QUOTAS.c.what)
-    if lock:
-        query = query.with_for_update()
-    found = [(row.kind, row.subject, row.what, row.soft, row.hard) for row in c.execute(query)]
+    rows = c.execute(_QUOTAS_LOCKED if lock else _QUOTAS)
+    found = [(row.kind, row.subject, row.what, row.soft, row.hard) for row in rows]
     return [row for row in found if subjects is None or (row[0], row[1]) in subjects]
 
 
 def claim(c: Connection, workload_id: str, tenant_id: str, user: str, amounts: Mapping[str, int]) -> None:
     """Writes down what a workload counts for while it runs."""
-    c.execute(CLAIMS.insert().values(workload_id=workload_id, tenant_id=tenant_id, name=user, **amounts))
+    c.execute(_CLAIM, {"workload_id": workload_id, "tenant_id": tenant_id, "name": user, **amounts})
 
 
 def claim_of(c: Connection, workload_id: str) -> tuple[str, dict[str, int]] | None:

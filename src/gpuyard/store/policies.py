@@ -92,6 +92,9 @@ def put_project(c: Connection, tenant_id: str, organisation_id: str) -> None:
     c.execute(PROJECTS.insert().values(tenant_id=tenant_id, organisation_id=organisation_id))
 
 
+_PROJECTS = select(PROJECTS)
+
+
 def projects(c: Connection) -> dict[str, str]:
     """The organisation of each tenant that has one."""
-    return {row.tenant_id: row.organisation_id for row in c.execute(select(PROJECTS))}
+    return {row.tenant_id: row.organisation_id for row in c.execute(_PROJECTS)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, exc, func, or_, select
+from sqlalchemy import Connection, Row, bindparam, case, exc, func, or_, select
 
 from gpuyard.model.errors import YardError
 from gpuyard.model.ledger import AccountKind, TransferKind
@@ -65,11 +65,14 @@ _READ = (
 )
 
 
+_FIND = _READ.where(or_(TENANTS.c.id == bindparam("wanted"), TENANTS.c.name == bindparam("wanted"))).order_by(
+    case((TENANTS.c.id == bindparam("wanted"), 0), else_=1)  # nobody takes an id over by its name
+)
+
+
 def find(c: Connection, id_or_name: str) -> Tenant | None:
     """A tenant by its id or its name."""
-    query = _READ.where(or_(TENANTS.c.id == id_or_name, TENANTS.c.name == id_or_name))
-    query = query.order_by(case((TENANTS.c.id == id_or_name, 0), else_=1))  # nobody takes an id over by its name
-    row = c.execute(query).first()
+    row = c.execute(_FIND, {"wanted": id_or_name}).first()
     return None if row is None else _tenant(row)
 
 

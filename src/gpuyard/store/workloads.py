@@ -60,9 +60,12 @@ def insert(c: Connection, workload: Workload, sealed: Mapping[str, bytes]) -> No
         c.execute(SECRETS.insert(), rows)
 
 
+_GET = _ALL.where(WORKLOADS.c.id == bindparam("id"))
+
+
 def get(c: Connection, workload_id: str) -> Workload | None:
     """A workload by id, removed or not."""
-    row = c.execute(_ALL.where(WORKLOADS.c.id == workload_id)).first()
+    row = c.execute(_GET, {"id": workload_id}).first()
     return None if row is None else _workload(tuple(row))
 
 

@@ -58,6 +58,7 @@ def test_a_spot_launch_over_ec2_is_on_spot_and_goes_with_its_slices(api: ApiInHa
     assert one(answer.text, "spotInstanceRequestId") == f"sir-{made[2:]}"
     api.hand.settle()
     assert lease(api, made)["option"] == "spot"
+    assert api.alice.get(f"/v1/workloads/wl-{made[2:]}").json()["spec"]["when_reclaimed"] == "remove"
     take_back(api)
     assert states(alice.ec2("DescribeInstances", **{"InstanceId.1": made})) == ["terminated"]
     told = alice.ec2("DescribeSpotInstanceRequests", **{"SpotInstanceRequestId.1": f"sir-{made[2:]}"}).text

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from starlette.responses import Response
 
+from gpuyard.access.rate_limits import ActionClass
 from gpuyard.access.signatures.request import Claim, SignedRequest
 from gpuyard.api.asking import Asking
 
@@ -28,8 +29,8 @@ class Dialect(Protocol):
         """What is asked; empty where nothing is."""
         ...
 
-    def changes(self, action: str) -> bool:
-        """Whether the action may change something, and so waits for the disk."""
+    def classify(self, action: str) -> ActionClass:
+        """What the action is counted as. Whatever is more than a look may wait for the disk."""
         ...
 
     def answer(self, caller: Asking, call: Call) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 import uuid
 from typing import Final
 
@@ -16,10 +17,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gpuyard.access.questions import Origin
+from gpuyard.access.rate_limits import ActionClass
 from gpuyard.access.signatures.checking import check
 from gpuyard.access.signatures.nonces import Nonces
 from gpuyard.access.signatures.request import Refusal, SignatureError, SignedRequest, decode_pairs
-from gpuyard.api.asking import Asking, origin_of
+from gpuyard.api.asking import Asking, origin_of, too_many
 from gpuyard.api.dialects.call import Call, Dialect
 from gpuyard.api.dialects.faults import Fault
 from gpuyard.api.remembering import Answers
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 256 << 10
 MAX_PARAMETERS: Final = 2000
+_TEMPORARY: Final = frozenset({"x-amz-security-token", "x-acs-security-token", "securitytoken"})
 FORM: Final = "application/x-www-form-urlencoded"
 
 
@@ -79,14 +82,19 @@ class Door:
         across = self._yard.store.dialect != "sqlite"
         proof = (request, self._keys, self._nonces, now_us)
         known, claim = await asyncio.to_thread(check, *proof) if across else check(*proof)
-        if request.headers.get("x-amz-security-token") or request.headers.get("x-acs-security-token"):
-            raise SignatureError(Refusal.UNKNOWN_KEY)  # this yard gives no temporary keys
         pairs = [*request.query, *request.form]
+        if any(request.headers.get(name) for name in _TEMPORARY) or any(
+            value and name.lower() in _TEMPORARY for name, value in pairs
+        ):
+            raise SignatureError(Refusal.UNKNOWN_KEY)  # this yard gives no temporary keys
         if any("\0" in text or not _is_unicode(text) for pair in pairs for text in pair):
             raise SignatureError(Refusal.MALFORMED, "the parameters are not UTF-8, or hold a NUL")
         caller = Asking(self._yard, known.identity, "en", Answers(), origin)
         call = Call(dialect.action(request), pairs, claim, request_id)
-        door = caller.write if dialect.changes(call.action) else caller.read
+        of = dialect.classify(call.action)
+        if wait_us := self._yard.rates.admit(claim.key_id, of, time.monotonic_ns() // 1000):
+            raise too_many(of, wait_us)
+        door = caller.read if of is ActionClass.READ else caller.write
         response = await door(lambda: dialect.answer(caller, call))
         if now_us - self._used.get(claim.key_id, 0) > USED_EVERY_US:
             self._used[claim.key_id] = now_us

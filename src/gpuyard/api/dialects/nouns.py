@@ -14,7 +14,7 @@ from gpuyard.api.may_launch import must_be_allowed, must_be_inside
 from gpuyard.catalog import aliases, images
 from gpuyard.control import commands
 from gpuyard.control.launching import Launch, launch_many, prepare, recall_launch
-from gpuyard.control.offering import SliceWish, list_offers
+from gpuyard.control.offering import SliceWish, free_slots, list_offers
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.fleet import Node
@@ -69,8 +69,11 @@ def must(caller: Asking, takes: Action, verb: str, instance_ids: Sequence[str] =
     What is not the caller's is left to `find`. Raises YardError as `Asking.must` and `Asking.must_be_inside` do.
     """
     owner = caller.identity.tenant_id
-    with caller.yard.store.read() as c:
-        known = [workloads.get(c, inside(one)) for one in dict.fromkeys(instance_ids) if one.startswith("i-")]
+    ids = [inside(one) for one in dict.fromkeys(instance_ids) if one.startswith("i-")]
+    known: list[Workload | None] = []
+    if ids:  # most requests name none, and need not ask the store
+        with caller.yard.store.read() as c:
+            known = [workloads.get(c, one) for one in ids]
     named = [workload for workload in known if workload is not None and workload.tenant_id == owner]
     if not named:
         caller.must(takes, None if takes is Action.READ_FLEET else owner, verb=verb)
@@ -184,7 +187,8 @@ def launch(caller: Asking, wanted: Wanted, dry: bool) -> list[Workload]:
     prepare(yard, wish)
     free = wanted.most
     if not wanted.may_wait:
-        free = next((offer.available for offer in offers(yard) if offer.name == wish.slices.offer), 0)
+        with yard.store.read() as c:
+            free = free_slots(yard, c, wish.slices.offer)
     if free < wanted.least:
         raise YardError("no_capacity", free=free, offer=wish.slices.offer, wanted=wanted.least)
     if dry:

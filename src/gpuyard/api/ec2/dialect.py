@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from gpuyard.access.rate_limits import ActionClass
 from gpuyard.access.rules import Action
 from gpuyard.access.signatures.request import Refusal, SignatureError, SignedRequest
 from gpuyard.api.asking import Asking
@@ -101,6 +102,7 @@ _CODES: Final = {
     "outside_geography": ("UnauthorizedOperation", 403),
     "forbidden": ("UnauthorizedOperation", 403),
     "denied_by_policy": ("UnauthorizedOperation", 403),
+    "too_many_requests": ("RequestLimitExceeded", 503),  # what its clients wait upon and ask again
     "internal": ("InternalError", 500),
     "store_unavailable": ("Unavailable", 503),
     "storage_full": ("Unavailable", 503),
@@ -126,8 +128,11 @@ class Ec2:
     def action(self, request: SignedRequest) -> str:
         return next((value for name, value in (*request.form, *request.query) if name == "Action"), "")
 
-    def changes(self, action: str) -> bool:
-        return action in OPERATIONS and OPERATIONS[action].changes
+    def classify(self, action: str) -> ActionClass:
+        operation = OPERATIONS.get(action)
+        if operation is None or not operation.changes:
+            return ActionClass.READ
+        return ActionClass.LAUNCH if operation.takes is Action.LAUNCH else ActionClass.CHANGE
 
     def answer(self, caller: Asking, call: Call) -> Response:
         operation = OPERATIONS.get(call.action)

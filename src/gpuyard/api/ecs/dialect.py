@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from gpuyard.access.rate_limits import ActionClass
 from gpuyard.access.rules import Action
 from gpuyard.access.signatures.request import Refusal, SignatureError, SignedRequest
 from gpuyard.api.asking import Asking
@@ -121,6 +122,7 @@ _CODES: Final = {
     "outside_geography": ("Forbidden.RAM", 403),
     "forbidden": ("Forbidden.RAM", 403),
     "denied_by_policy": ("Forbidden.RAM", 403),
+    "too_many_requests": ("Throttling", 400),  # what its clients wait upon and ask again
     "internal": ("InternalError", 500),
     "store_unavailable": ("ServiceUnavailable", 503),
     "storage_full": ("ServiceUnavailable", 503),
@@ -135,8 +137,11 @@ class Ecs:
             return request.headers["x-acs-action"]
         return next((value for name, value in (*request.query, *request.form) if name == "Action"), "")
 
-    def changes(self, action: str) -> bool:
-        return action in OPERATIONS and OPERATIONS[action].changes
+    def classify(self, action: str) -> ActionClass:
+        operation = OPERATIONS.get(action)
+        if operation is None or not operation.changes:
+            return ActionClass.READ
+        return ActionClass.LAUNCH if operation.takes is Action.LAUNCH else ActionClass.CHANGE
 
     def answer(self, caller: Asking, call: Call) -> Response:
         operation = OPERATIONS.get(call.action)

@@ -15,6 +15,7 @@ TEXTS: dict[str, str] = {
     "cli.checkpoint.help": "Tell the yard that a workload's work so far is safe.",
     "cli.checkpoint.done": "Noted: the work of {leases} replicas is safe as of {at}.",
     "cli.run.option": "on_demand, or spot: cheaper, and may be told to go.",
+    "cli.run.when_reclaimed": "What becomes of it where spot takes its slices back: wait for others, or remove with its disk.",
     "cli.run.priority": "Tier in the queue, 0 to 9; a tenant may ask for as much as its operator allows.",
     "cli.run.work": "Instead of an offer: how much work, in card-hours of the model given by --on.",
     "cli.run.deadline": "With --work: done by then, on the cheapest card model that keeps it.",

@@ -15,6 +15,7 @@ TEXTS: dict[str, str] = {
     "cli.checkpoint.help": "告知算力场：该负载到目前为止的工作已保存。",
     "cli.checkpoint.done": "已记录：{leases} 个副本的工作在 {at} 前均已保存。",
     "cli.run.option": "on_demand，或 spot（竞价）：更便宜，但可能被要求让出。",
+    "cli.run.when_reclaimed": "竞价切片被收回时：wait 等待其他切片，remove 连同磁盘一起删除。",
     "cli.run.priority": "队列中的优先级，0 到 9；租户可用的上限由运营者设定。",
     "cli.run.work": "代替规格：工作量，以 --on 所给型号的卡时计。",
     "cli.run.deadline": "与 --work 一起使用：截止时刻，选能按时完成的最便宜型号。",
