@@ -34,6 +34,7 @@ class UpOptions:
     moves_an_hour: int = 20
     moves_of_tenant: int = 2
     use_target_ppm: int = 750_000
+    region: str | None = None  # that this machine stands in; None: as it was told the last time
 
     @property
     def secure(self) -> bool:

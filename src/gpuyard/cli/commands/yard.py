@@ -49,6 +49,7 @@ def up(
     moves_an_hour: Annotated[int, typer.Option(min=0, help=t("up.moves_an_hour"))] = 20,
     moves_of_tenant: Annotated[int, typer.Option(min=0, help=t("up.moves_of_tenant"))] = 2,
     use_target: Annotated[int, typer.Option(min=0, max=100, help=t("up.use_target"))] = 75,
+    region: Annotated[str | None, typer.Option(help=t("up.region"))] = None,
     as_json: AsJson = False,
 ) -> None:
     if on_escape not in {"notice", "stop"}:
@@ -65,7 +66,7 @@ def up(
     options = UpOptions(
         folder, simulate, fleet, host, port, url, price_book, runtime, on_escape, notice_us, minimum_us, tax_table,
         tls, tls_cert, tls_key, tuple(tls_name or ()), tuple(fetch_network or ()), plain_http,
-        parse_window(moves_window), moves_an_hour, moves_of_tenant, use_target * 10_000,
+        parse_window(moves_window), moves_an_hour, moves_of_tenant, use_target * 10_000, region,
     )  # fmt: skip
     installed().up(options, (lambda told: show_json(asdict(told))) if as_json else _greet)
 

@@ -11,6 +11,7 @@ from gpuyard.texts.zh import (
     paper,
     queue,
     reasons,
+    residency,
     security,
     simulating,
     validation,
@@ -36,4 +37,5 @@ TEXTS: dict[str, str] = {
     **access.TEXTS,
     **security.TEXTS,
     **attestation.TEXTS,
+    **residency.TEXTS,
 }
