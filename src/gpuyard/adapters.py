@@ -37,9 +37,10 @@ def find_probes(options: UpOptions, store: Store) -> tuple[tuple[Probe, ...], bo
 
     if options.fleet is not None:
         return (SimulatedProbe(load(options.fleet)),), True
+    region = _region(options, store)
     spec = options.simulate
     if spec is None:
-        real = MachineProbe()
+        real = MachineProbe(region=region)
         report = real.probe()
         if any(node.cards for node in report.nodes):
             return (real,), False
@@ -54,7 +55,20 @@ def find_probes(options: UpOptions, store: Store) -> tuple[tuple[Probe, ...], bo
     probe = SimulatedProbe.from_spec(spec)
     with store.write() as c:
         meta.put(c, "simulate", spec)
-    return (probe,), True
+    return (MachineProbe((probe,), region) if region else probe,), True
+
+
+def _region(options: UpOptions, store: Store) -> str | None:
+    """Where this machine stands, as it was told now or the last time: data must not lose their class by a restart."""
+    from gpuyard.store import meta
+
+    with store.read() as c:
+        known = meta.get(c, "region")
+    if options.region is None or options.region == known:
+        return known
+    with store.write() as c:
+        meta.put(c, "region", options.region)
+    return options.region
 
 
 def make_engine(kind: str, root: Path, clock: Clock, may_fetch: Callable[[str], None] = lambda _: None) -> LocalEngine:

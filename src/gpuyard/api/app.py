@@ -35,6 +35,7 @@ from gpuyard.api import (
     queue,
     rate_limits,
     reconciling,
+    residency,
     sockets,
     tenants,
     users,
@@ -139,7 +140,7 @@ def build(yard: Yard, about: About) -> FastAPI:
         app.include_router(part, prefix="/v1")
     app.include_router(queue.router, prefix="/v1")
     app.include_router(access_keys.router, prefix="/v1")
-    for part in (access.router, limits.router, audit.router):
+    for part in (access.router, limits.router, residency.router, audit.router):
         app.include_router(part, prefix="/v1")
     app.include_router(sockets.router, prefix="/v1")
     app.add_middleware(Guard)

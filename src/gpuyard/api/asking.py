@@ -23,6 +23,7 @@ from gpuyard.access.rules import Action
 from gpuyard.access.tokens import digest, from_header
 from gpuyard.api.remembering import Answers
 from gpuyard.control.geography import why_not
+from gpuyard.control.residency import error_of, why_misplaced
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.tenants import Identity, Role, Tenant
@@ -83,10 +84,13 @@ class Asking:
 
     def must_be_inside(self, action: Action, tenant_id: str, spec: WorkloadSpec, verb: str, about: str = "*") -> None:
         """Raises YardError `outside_geography` where what it runs on may not be used from where the caller is, or by
-        the tenant whose it is."""
+        the tenant whose it is, and `outside_residency` where it could come to run where its data may not lie."""
         yard = self.yard
-        refused = why_not(yard, yard.authority.atlas(), tenant_id, spec, self.origin.address)
+        atlas = yard.authority.atlas()
+        refused = why_not(yard, atlas, tenant_id, spec, self.origin.address)
         if refused is None:
+            if action is not Action.ENTER:
+                self._must_reside(action, tenant_id, spec, verb, about)
             return
         now_us = yard.clock.now_us()
         question = ask(
@@ -100,6 +104,19 @@ class Asking:
             why=refused.why,
             export_class=refused.export_class,
         )
+
+    def _must_reside(self, action: Action, tenant_id: str, spec: WorkloadSpec, verb: str, about: str) -> None:
+        yard, now_us = self.yard, self.yard.clock.now_us()
+        known = None if about == "*" else about
+        refused = why_misplaced(yard, yard.authority.atlas(), tenant_id, spec, known)
+        if refused is None:
+            return
+        question = ask(
+            self.identity, action, tenant_id, self.origin, now_us, verb=verb, about=about, facts=facts_of(spec)
+        )
+        judged = Judgement(False, refused.why, (f"residency-class/{refused.residency_class}",))
+        yard.authority.note(question, judged, now_us)
+        raise error_of(refused)
 
     async def read(self, work: Callable[[], T]) -> T:
         """Runs a query: at once on SQLite, where it takes microseconds; in a thread where a network is between."""

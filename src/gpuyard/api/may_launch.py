@@ -20,8 +20,10 @@ def must_be_allowed(caller: Asking, tenant_id: str, wish: Launch) -> None:
 
 
 def must_be_inside(caller: Asking, tenant_id: str, wish: Launch) -> None:
-    """Raises YardError `outside_geography`. A launch that could never work is refused for that, and not here."""
-    if not caller.yard.authority.atlas().classes:  # nowhere is anything fenced off: the launch need not be worked out
+    """Raises YardError `outside_geography`, `outside_residency`. A launch that could never work is refused for that,
+    and not here."""
+    atlas = caller.yard.authority.atlas()
+    if not atlas.classes and not atlas.residency:  # nowhere is anything fenced off: the launch need not be worked out
         return
     with suppress(_NotPreparedError):
         caller.must_be_inside(Action.LAUNCH, tenant_id, _spec(caller, wish), VERB)

@@ -39,6 +39,7 @@ class UpOptions:
     weights: tuple[tuple[str, int], ...] = ()  # of the placement's terms, where they are not the usual ones
     hold_window_us: int = 600_000_000
     keep_disks_us: int = 15 * 86_400_000_000
+    region: str | None = None  # that this machine stands in; None: as it was told the last time
 
     @property
     def secure(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from gpuyard.control.residency import settle_data
 from gpuyard.control.world import Action, ForgetUnit, RemoveDisks, StartUnit, StopUnit, World
 from gpuyard.control.yard import Yard
 from gpuyard.engines.runtime import Runtime, Unit, UnitState
@@ -15,7 +16,7 @@ from gpuyard.model.leases import RECLAIMED, Lease
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.units import SECOND_US
 from gpuyard.model.workloads import Workload
-from gpuyard.store import events, leases, placements, workloads
+from gpuyard.store import events, leases, placements, residency, workloads
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Actor:
             return False
         workload = world.workloads[lease.workload_id]
         try:
+            settle_data(self.yard, lease, workload)
             self.yard.engine.get(workload.runtime).start(self._unit(lease, workload))
         except YardError as error:
             self.start_errors[name] = str(error.params.get("reason", error.code))
@@ -122,12 +124,14 @@ class Actor:
                     return False
                 owner[name].forget(name)
                 self._kept.discard(name)
-        for replica in range(workload.spec.replicas):
-            runtime.remove_disk(f"{workload.id}-{replica}")
+        disks = tuple(f"{workload.id}-{replica}" for replica in range(workload.spec.replicas))
+        for disk in disks:
+            runtime.remove_disk(disk)
         with self.yard.store.write() as c:
             now_us = self.yard.clock.now_us()
             why = RECLAIMED if workload.reason == RECLAIMED else None
             workloads.set_state(c, workload.id, WorkloadState.REMOVED, why, {}, workload.exit_code, now_us)
+            residency.forget(c, workload.tenant_id, [f"disk/{disk}" for disk in disks])
             gone = Event("workload.removed", workload.id, now_us, workload.tenant_id, data={"name": workload.name})
             events.append(c, [gone])
         return True

@@ -9,7 +9,8 @@ from functools import cache
 from sqlalchemy import Connection
 
 from gpuyard.access.geography import ExportClass, Residence, country_in
-from gpuyard.store import limits
+from gpuyard.access.residency import ResidencyClass
+from gpuyard.store import limits, residency
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Atlas:
     residences: dict[str, Residence]
     networks: dict[str, str]
     proxies: tuple[str, ...]
+    residency: tuple[ResidencyClass, ...] = ()
 
 
 def read_atlas(c: Connection) -> Atlas:
@@ -32,6 +34,7 @@ def read_atlas(c: Connection) -> Atlas:
         {tenant_id: Residence(*row) for tenant_id, row in limits.countries(c).items()},
         {cidr: country for cidr, country in found.items() if country is not None},
         tuple(cidr for cidr, country in found.items() if country is None),
+        tuple(ResidencyClass(name, frozenset(where)) for name, where in residency.classes(c).items()),
     )
 
 

@@ -16,8 +16,9 @@ class MachineProbe:
 
     name = "local"
 
-    def __init__(self, probes: Sequence[Probe] | None = None) -> None:
+    def __init__(self, probes: Sequence[Probe] | None = None, region: str | None = None) -> None:
         self._probes = (NvidiaProbe(), AmdProbe()) if probes is None else tuple(probes)
+        self._region = region  # nothing on a machine says where it stands
 
     def probe(self) -> ProbeReport:
         """This machine with the cards of all vendors."""
@@ -29,4 +30,5 @@ class MachineProbe:
             for node in report.nodes:
                 known = nodes.get(node.name)
                 nodes[node.name] = node if known is None else replace(known, cards=(*known.cards, *node.cards))
-        return ProbeReport(tuple(nodes.values()), tuple(findings))
+        here = (replace(node, region=self._region or node.region) for node in nodes.values())
+        return ProbeReport(tuple(here), tuple(findings))

@@ -61,6 +61,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "policy_in_use": 409,
     "quota_exceeded": 409,
     "outside_geography": 403,
+    "outside_residency": 403,
     "too_many_requests": 429,
     "audit_broken": 409,
     "audit_unreadable": 400,

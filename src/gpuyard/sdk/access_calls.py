@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from gpuyard.sdk.calls import Call
+from gpuyard.sdk.calls import Call, params_of
 
 View = dict[str, Any]
 
@@ -78,6 +78,15 @@ def geography() -> Call[View]:
 def put_export_class(name: str, card_models: list[str], countries: list[str]) -> Call[None]:
     body: View = {"card_models": card_models, "countries": countries}
     return Call("PUT", f"/v1/export-classes/{quote(name, safe='')}", type(None), body=body)
+
+
+def residency(tenant: str | None = None) -> Call[View]:
+    return Call("GET", "/v1/residency", View, params_of(tenant=tenant))
+
+
+def put_residency_class(name: str, regions: list[str]) -> Call[None]:
+    path = f"/v1/residency/classes/{quote(name, safe='')}"
+    return Call("PUT", path, type(None), body={"regions": regions})
 
 
 def put_country(tenant: str, country: str, verifier: str, evidence_sha256: str, expires_at: str) -> Call[None]:

@@ -19,6 +19,7 @@ from gpuyard.store import (  # noqa: F401
     money_tables,
     move_tables,
     queue_tables,
+    residency_tables,
     user_tables,
 )
 from gpuyard.store.tables import METADATA, PARTIAL_INDEXES

@@ -26,6 +26,14 @@ from gpuyard.store import key_pairs, workloads
 
 REGION = "yard"  # of nodes that were given none
 GIB = 1 << 30
+NOT_ENCRYPTED = (
+    "A yard does not encrypt disks with a key of yours: leave it out, and encrypt inside the instance what nobody who "
+    "holds its machine's disk may read."
+)
+NOT_CONFIDENTIAL = (
+    "An instance is not confidential until evidence of its machine was verified: leave this out, and hand evidence in "
+    "with `gpuyard attest` once it runs."
+)
 MOST_AT_ONCE = 100
 MAX_TAGS = 50
 _FINISHED = frozenset({WorkloadState.SUCCEEDED, WorkloadState.FAILED})

@@ -50,6 +50,8 @@ def launch(caller: Asking, asked: Asked, may_wait: bool = False, key: str = "ec2
     for name in ("NetworkInterfaces", "LaunchTemplate", "Placement"):
         if set(asked.get(name) or ()) - {"AvailabilityZone", "Tenancy"}:
             raise Fault("UnsupportedOperation", f"{name} is not possible here: leave it out.")
+    if asked.get("CpuOptions", {}).get("AmdSevSnp") == "enabled" or asked.get("EnclaveOptions", {}).get("Enabled"):
+        raise Fault("UnsupportedOperation", nouns.NOT_CONFIDENTIAL)
     for needed in ("InstanceType", "ImageId", "MinCount", "MaxCount"):
         if needed not in asked:
             raise Fault("MissingParameter", f"The request must contain the parameter {needed}")
@@ -137,7 +139,10 @@ def _disk_bytes(asked: Asked) -> int | None:
     mappings = asked.get("BlockDeviceMappings", [])
     if len(mappings) > 1:
         raise Fault("UnsupportedOperation", "An instance has one disk here: give one BlockDeviceMapping.")
-    size = mappings[0].get("Ebs", {}).get("VolumeSize") if mappings else None
+    disk = mappings[0].get("Ebs", {}) if mappings else {}
+    if disk.get("Encrypted") or disk.get("KmsKeyId"):
+        raise Fault("UnsupportedOperation", nouns.NOT_ENCRYPTED)
+    size = disk.get("VolumeSize")
     if size is not None and not 1 <= size <= 65_536:
         raise Fault("InvalidParameterValue", "VolumeSize must be 1 to 65536 GiB.")
     return None if size is None else size * nouns.GIB

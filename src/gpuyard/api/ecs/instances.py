@@ -83,6 +83,10 @@ def run(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:
         raise Fault("InvalidInstanceChargeType.ValueNotSupported", "This yard charges PostPaid only.", 403)
     if any(name.startswith("DataDisk.") for name in given.all):
         raise Fault("InvalidDataDisk.NotSupported", "An instance has one disk here: give SystemDisk.Size.", 403)
+    if given.flag("SystemDisk.Encrypted") or given.text("SystemDisk.KMSKeyId"):
+        raise Fault("InvalidParameter.EncryptedNotSupported", nouns.NOT_ENCRYPTED, 403)
+    if given.text("SecurityOptions.ConfidentialComputingMode"):
+        raise Fault("InvalidParameter.NotSupported", nouns.NOT_CONFIDENTIAL, 403)
     token = given.text("ClientToken")
     if token is not None and (len(token) > 64 or not token.isascii()):
         raise Fault("InvalidClientToken.Malformed", "ClientToken takes up to 64 ASCII characters.")

@@ -95,6 +95,18 @@ def put_class(
         client.send(calls.put_export_class(name, card or [], country or []))
 
 
+@GEOGRAPHY.command("residency", help=t("geography.residency"))
+def put_residency(
+    name: Annotated[str | None, typer.Argument(help=t("geography.name"))] = None,
+    region: Annotated[list[str] | None, typer.Option(help=t("geography.region"))] = None,
+) -> None:
+    with connect() as client:
+        if name is None:
+            show_json(client.send(calls.residency()))
+        else:
+            client.send(calls.put_residency_class(name, region or []))
+
+
 @GEOGRAPHY.command("verify", help=t("geography.verify"))
 def put_country(
     tenant: Annotated[str, typer.Argument(help=t("tenants.name"))],

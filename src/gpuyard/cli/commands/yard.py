@@ -54,6 +54,7 @@ def up(
     use_target: Annotated[int, typer.Option(min=0, max=100, help=t("up.use_target"))] = 75,
     sharing_window: Annotated[str, typer.Option(metavar="HH:MM-HH:MM|none", help=t("up.sharing_window"))] = "none",
     weight: Annotated[list[str] | None, typer.Option(metavar="TERM=N", help=t("up.weight"))] = None,
+    region: Annotated[str | None, typer.Option(help=t("up.region"))] = None,
     as_json: AsJson = False,
 ) -> None:
     if on_escape not in {"notice", "stop"}:
@@ -75,7 +76,7 @@ def up(
         tls, tls_cert, tls_key, tuple(tls_name or ()), tuple(fetch_network or ()), plain_http,
         parse_window(moves_window), moves_an_hour, moves_of_tenant, use_target * 10_000,
         parse_window(sharing_window), tuple(installed().weights(tuple(weight or ())).items()),
-        _window(hold_window), parse_duration(keep_disks),
+        _window(hold_window), parse_duration(keep_disks), region,
     )  # fmt: skip
     installed().up(options, (lambda told: show_json(asdict(told))) if as_json else _greet)
 

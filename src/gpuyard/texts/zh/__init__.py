@@ -15,6 +15,7 @@ from gpuyard.texts.zh import (
     placing,
     queue,
     reasons,
+    residency,
     security,
     simulating,
     validation,
@@ -44,4 +45,5 @@ TEXTS: dict[str, str] = {
     **access.TEXTS,
     **security.TEXTS,
     **attestation.TEXTS,
+    **residency.TEXTS,
 }

@@ -1,4 +1,4 @@
-"""Nonces of attestation, and what verified evidence proves."""
+"""Nonces of attestation, what verified evidence proves, and where data were first written."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -38,3 +38,11 @@ def upgrade() -> None:
     )
     op.create_index("attestations_by_workload", "attestations", ["workload_id", "id"])
     op.execute("CREATE INDEX attestations_open ON attestations (workload_id) WHERE ended_us IS NULL")
+    op.create_table(
+        "data_homes",
+        sa.Column("tenant_id", sa.Text, primary_key=True),
+        sa.Column("data", sa.Text, primary_key=True),
+        sa.Column("residency_class", sa.Text, nullable=False),
+        sa.Column("region", sa.Text, nullable=False),
+        sa.Column("since_us", sa.BigInteger, nullable=False),
+    )
