@@ -112,15 +112,15 @@ def mps(bench: Bench) -> Told:
         return None, told  # no root, another program on the card: nothing is claimed there
     try:
         for programs in (1, 2) if has_torch() else ():
-            cut = Slice("mps", bench.uuid, SliceShape(MEMORY, 250_000), Guarantee.MPS)
-            given = keeper.for_process("mps", [cut]).environment
+            cut = Slice("tenant", bench.uuid, SliceShape(MEMORY, 250_000), Guarantee.MPS)
+            given = keeper.for_process("tenant", [cut]).environment
             environment = {**os.environ, **given, "CUDA_VISIBLE_DEVICES": bench.uuid}
             rates = bench.products([environment] * programs, QUICK_S)
             told[f"25 %, {programs} programs"] = [round(100 * rate / _alone(bench), 2) for rate in rates]
-            keeper.release("mps")
+            keeper.release("tenant")
             keeper.watch_mps()
     finally:
-        keeper.release("mps")
+        keeper.release("tenant")
         keeper.watch_mps()
     return True, told
 

@@ -86,14 +86,14 @@ def test_mps_holds_a_slice_to_its_multiprocessors_where_it_may_run(keeper: Slice
     if keeper.mps is None or os.geteuid() != 0:
         pytest.skip("MPS is not here, or this user may not set the card's compute mode")
     assert try_mps(keeper, [card]) == {card: None}
-    cut = Slice("mps", card, SliceShape(4 * GIB, 250_000), Guarantee.MPS)
+    cut = Slice("tenant", card, SliceShape(4 * GIB, 250_000), Guarantee.MPS)
     try:
         told = subprocess.run(
             [keeper.libraries / PROBE, "100"], env=environment(keeper, cut), capture_output=True, timeout=120
         )
         checks = judge([cut], told.stdout, keeper.multiprocessors)
     finally:
-        keeper.release("mps")
+        keeper.release("tenant")
         keeper.watch_mps()
     assert [check for check in checks if check.held is False] == []
     assert keeper.mps.held() == frozenset()

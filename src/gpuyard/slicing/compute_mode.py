@@ -45,10 +45,16 @@ def set_mode(driver: Driver, card_uuid: str, mode: CardMode) -> None:
 
 
 def _run(driver: Driver, *words: str) -> CardMode:
-    done = subprocess.run(  # noqa: S603 - this very Python
-        [sys.executable, "-c", _PROGRAM, *words],
-        env={**os.environ, **driver.bare()}, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(  # noqa: S603 - this very Python
+            [sys.executable, "-c", _PROGRAM, *words],
+            env={**os.environ, **driver.bare()}, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"NVML does not answer within {_TIMEOUT_S} s") from error
     if done.returncode != 0:
         raise OSError(done.stderr.strip().rpartition("\n")[2] or "NVML")
-    return CardMode(int(done.stdout))
+    try:
+        return CardMode(int(done.stdout))
+    except ValueError as error:
+        raise OSError(f"NVML names a compute mode that is none: {done.stdout.strip()[:40]}") from error
