@@ -62,6 +62,22 @@ class Nodes:
         self.steps = np.array(steps, np.int64)
 
 
+def alike(nodes: Nodes) -> tuple[Ints, Ints]:
+    """The first of each sort of nodes that cost the same but for their place in the order, and by node its sort."""
+    columns = np.column_stack(
+        (nodes.cpu, nodes.memory, nodes.cpu_total, nodes.open, nodes.cards, nodes.links.table, nodes.state)
+    )
+    looks = np.zeros(len(columns), np.uint64)
+    for column in columns.T:
+        looks = (looks ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        looks ^= looks >> np.uint64(29)
+    _, first, like = np.unique(looks, return_index=True, return_inverse=True)
+    if (columns[first][like] == columns).all():
+        return first, like
+    every = np.arange(len(columns))  # two sorts look alike, which happens once in an age: each node for itself
+    return every, every
+
+
 def kind_of(want: Want) -> int:
     """0 without cards, 1 part of a card, else one more than the cards."""
     if want.slices == 0:
@@ -165,10 +181,7 @@ def _terms(nodes: Nodes, kind: Kind, rows: Ints, at: Ints, card: Ints) -> tuple[
     untouched = columns.empty[state].sum(axis=1) == nodes.cards[rows]
     if want.slices == 0:
         untouched &= cpu == nodes.cpu_total[rows]
-    idling = columns.costs[state, 1].sum(axis=1) * untouched
-    working, price = columns.costs[before, 0], columns.costs[before, 2]
-    room_ppm = want.card_memory_bytes * SHARE_WHOLE_PPM // np.maximum(1, columns.room_total[before])
-    paid = np.maximum(np.where(columns.room_total[before] > 0, room_ppm, 0), want.share_ppm)
+    watts, price = _watts_and_price(nodes, kind, state, at, before, untouched)
     return (
         (usable_now[at] - usable_then) // nodes.total_weight - want.share_sum_ppm,
         columns.waste[then].sum(axis=1) - columns.waste[before].sum(axis=1),
@@ -177,9 +190,24 @@ def _terms(nodes: Nodes, kind: Kind, rows: Ints, at: Ints, card: Ints) -> tuple[
         rows[at] * SHARE_WHOLE_PPM // len(nodes.cpu),
         columns.tier[then].max(axis=1, initial=0),
         nodes.links.farness(rows[at], card),
-        (want.share_ppm * working // SHARE_WHOLE_PPM).sum(axis=1) + idling[at],
-        (paid * price // SHARE_WHOLE_PPM).sum(axis=1),
+        watts,
+        price,
     )
+
+
+def _watts_and_price(
+    nodes: Nodes, kind: Kind, state: Ints, at: Ints, before: Ints, untouched: Ints
+) -> tuple[Ints, Ints]:
+    want, columns = kind.want, nodes.columns
+    if not any(map(any, columns.model_costs)):
+        return np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
+    idling = columns.costs[state, 1].sum(axis=1) * untouched
+    working, price = columns.costs[before, 0], columns.costs[before, 2]
+    room_total = columns.room_total[before]
+    room_ppm = want.card_memory_bytes * SHARE_WHOLE_PPM // np.maximum(1, room_total)
+    paid = np.maximum(np.where(room_total > 0, room_ppm, 0), want.share_ppm)
+    watts = (want.share_ppm * working // SHARE_WHOLE_PPM).sum(axis=1) + idling[at]
+    return watts, (paid * price // SHARE_WHOLE_PPM).sum(axis=1)
 
 
 def _by_resources(nodes: Nodes, cpu: Ints, memory: Ints) -> Ints:

@@ -34,6 +34,7 @@ def test_a_lease_comes_back_as_it_was_put_in(store: Store, a_lease: Make) -> Non
         terms=_TERMS,
         reason="exited",
         exit_code=137,
+        detail="/opt/训练: no such file",
         not_before_us=2**62,
         run_started_us=2**61,
         created_us=2**60,
