@@ -11,7 +11,8 @@ from gpuyard.scheduling.engine import NEVER, Choice, NodeFree, Typical
 from gpuyard.scheduling.policies import Policy, fgd_steps
 from gpuyard.scheduling.state import State, Want, Where
 from gpuyard.scheduling.vector_columns import ABSENT, Columns, Ints, Kind
-from gpuyard.scheduling.vector_costs import KINDS, Nodes, alike, cost_of, kind_of
+from gpuyard.scheduling.vector_costs import cost_of
+from gpuyard.scheduling.vector_nodes import KINDS, Nodes, alike, kind_of
 from gpuyard.scheduling.vector_topology import Links
 
 
