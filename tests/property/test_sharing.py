@@ -135,6 +135,7 @@ def test_by_day_spot_joins_no_card_of_a_paying_lease_and_is_told_so() -> None:
         assert [placed.lease_id for placed in plan.placements] == ["pays"]
         assert [lack.lacks for lack in plan.refusals[0].shortfalls] == ["other_mode"]
         assert plan.refusals[0].ever
+        assert plan.refusals[0].largest_fit is None  # what is free is not for spot now: no smaller shape would do
         assert len(day.plan(fleet(1), requests, MIDNIGHT_US).placements) == 2
         assert len(day.plan(fleet(2), requests, NOON_US).placements) == 2
 

@@ -126,7 +126,7 @@ def _largest_fit(nodes: tuple[NodeView, ...], request: Request) -> SliceShape | 
     for node in nodes:
         if not node.schedulable:
             continue
-        cards = [card for card in node.cards if _matches(card, request)]
+        cards = [card for card in node.cards if _matches(card, request) and card.admits(request.mode)]
         if len(cards) < request.count:
             continue
         cards.sort(key=_smaller_share, reverse=True)

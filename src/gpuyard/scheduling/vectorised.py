@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.scheduling.engine import NEVER, Choice, NodeFree, Typical
 from gpuyard.scheduling.policies import Policy, fgd_steps
 from gpuyard.scheduling.state import State, Want, Where
 from gpuyard.scheduling.vector_columns import ABSENT, Columns, Ints, Kind
-from gpuyard.scheduling.vector_costs import KINDS, Nodes, cost_of, kind_of
+from gpuyard.scheduling.vector_costs import cost_of
+from gpuyard.scheduling.vector_nodes import KINDS, Nodes, alike, kind_of
 from gpuyard.scheduling.vector_topology import Links
 
 
@@ -82,9 +84,20 @@ class VectorisedEngine:
     def _refresh(self, kind: Kind) -> None:
         every = kind.epoch != self._epoch or kind.seen < 0 or self.policy.name == "random"
         rows = np.arange(len(self._nodes.cpu)) if every else np.unique(np.array(self._log[kind.seen :], np.int64))
-        if len(rows):
+        if every and self.policy.name == "gpuyard" and len(rows):
+            self._rescore_all(kind)
+        elif len(rows):
             kind.cost[rows] = cost_of(self.policy.name, self._nodes, kind, rows)[0]
         kind.seen, kind.epoch = len(self._log), self._epoch
+
+    def _rescore_all(self, kind: Kind) -> None:
+        """A fleet has fewer states than nodes: what a node costs, its like costs too, but for its place in order."""
+        nodes = self._nodes
+        first, like = alike(nodes)
+        cost = cost_of("gpuyard", nodes, kind, first)[0]
+        order = np.arange(len(nodes.cpu)) * SHARE_WHOLE_PPM // len(nodes.cpu)
+        later = self.policy.weight("order") * (order - order[first][like])
+        kind.cost = np.where(cost[like] == NEVER, NEVER, cost[like] + later)
 
     def _cards(self, kind: Kind, node: int) -> tuple[int, ...]:
         chosen = cost_of(self.policy.name, self._nodes, kind, np.array([node]))[1][0]

@@ -34,6 +34,7 @@ def test_a_lease_comes_back_as_it_was_put_in(store: Store, a_lease: Make) -> Non
         terms=_TERMS,
         reason="exited",
         exit_code=137,
+        detail="/opt/训练: no such file",
         not_before_us=2**62,
         run_started_us=2**61,
         created_us=2**60,
@@ -58,6 +59,19 @@ def test_an_update_of_a_lease_that_has_moved_on_changes_nothing(store: Store, a_
         assert not leases.update(c, stale, LeaseState.REQUESTED)
         assert not leases.update(c, replace(granted, id="ls-9"), LeaseState.GRANTED)
         assert leases.get(c, "ls-1") == granted
+
+
+def test_what_a_start_failed_of_is_kept_until_the_next_one_is_tried(store: Store, a_lease: Make) -> None:
+    lease = a_lease(state=LeaseState.GRANTED, node="node-1", terms=_TERMS)
+    failed = replace(lease, state=LeaseState.STOPPED, reason="start_failed", detail="exec: no-such-program\n" * 20)
+    with store.write() as c:
+        leases.insert(c, lease)
+        assert leases.update(c, failed, LeaseState.GRANTED)
+        assert leases.get(c, "ls-1") == failed
+        assert leases.update(c, replace(failed, state=LeaseState.REQUESTED, detail=None), LeaseState.STOPPED)
+        found = leases.get(c, "ls-1")
+        assert found is not None
+        assert found.detail is None
 
 
 def test_a_replica_has_one_live_lease(store: Store, a_lease: Make) -> None:
