@@ -20,7 +20,7 @@ from gpuyard.billing.invoices import Document
 from gpuyard.billing.issuing import Heading, credit_note, invoice
 from gpuyard.billing.rated import rate_all
 from gpuyard.catalog.taxes import Party, TaxRule, TaxTable
-from money_histories import DAY, START, random_history
+from money_histories import DAY, START, History, random_history
 
 # What focus-validator 2.2.1 gets wrong of 1.2. InvoiceId-C-004 says that InvoiceId must be null and C-005 that it must
 # not, both without a condition. CommitmentDiscountStatus-C-004 has its condition the wrong way round; its parents fail
@@ -48,7 +48,8 @@ def documents() -> list[Document]:
     """Invoices with every kind of line, an adjustment and a credit note."""
     table = TaxTable(Party("s", "Yard Ltd", (), "DE1", "DE"), (TaxRule("VAT", 190_000),), {})
     made: list[Document] = []
-    for seed in range(40):
+    told: list[History] = []
+    for seed in range(240):
         history = random_history(seed)
         lines = [line for line in rate_all(history.intervals, history.conditions) if line.tenant_id == "tn-a"]
         if lines:
@@ -63,9 +64,10 @@ def documents() -> list[Document]:
                 made[-1].hash if made else "",
             )
             made.append(invoice(head, lines, [], table))
-    first, history = made[0], random_history(0)
+            told.append(history)
+    first, history = made[0], told[0]
     again = Heading("INV-900001", "tn-a", "a", "USD", START, START + 4 * DAY, START + 4 * DAY, made[-1].hash)
-    less = [line for line in rate_all(history.intervals[1:], history.conditions) if line.tenant_id == first.tenant_id]
+    less = [line for line in rate_all(history.intervals[:0], history.conditions) if line.tenant_id == first.tenant_id]
     made.append(invoice(again, less, [first], table))
     made.append(credit_note(replace(again, number="CN-900002", previous_hash=made[-1].hash), first, "slow", [first]))
     return made

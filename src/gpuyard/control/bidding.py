@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from sqlalchemy import Connection
-
 from gpuyard.billing.spot import NOTICE_US
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
@@ -60,33 +58,31 @@ def outbid(
     return found
 
 
-def give_notice(
-    c: Connection,
-    yard: Yard,
-    running: Iterable[Lease],
-    workloads: Mapping[str, Workload],
-    price_nano: int,
-    now_us: int,
-) -> None:
-    """Tells the leases that bid less than the new price to go, in the transaction that writes the price down."""
+def tell_the_outbid(yard: Yard, open_leases: Iterable[Lease], workloads: Mapping[str, Workload], now_us: int) -> None:
+    """Gives notice to leases that run and bid less than the price in force, once; told again, it is told once."""
+    going = [each for each in open_leases if each.state in _HOLDING and each.workload_id in workloads]
+    going = [each for each in going if is_outbid(yard, workloads[each.workload_id])]
+    if not going:
+        return
     until_us = now_us + max(NOTICE_US, yard.reclaim.notice_us)
     told: list[Event] = []
-    for lease in running:
-        workload = workloads[lease.workload_id]
-        bid = workload.spec.max_price_nano
-        if lease.state not in _HOLDING or bid is None or bid >= price_nano:
-            continue
-        if placements.notify(c, Notice(lease.id, now_us, until_us, BY_PRICE)):
-            data = {
-                "workload_id": lease.workload_id,
-                "name": workload.name,
-                "until": to_text(until_us),
-                "checkpoint": bool(workload.spec.checkpoint_command),
-                "price_nano": price_nano,
-                "max_price_nano": bid,
-            }
-            told.append(Event("lease.reclaim_notice", lease.id, now_us, lease.tenant_id, data=data))
-    events.append(c, told)
+    with yard.store.write() as c:
+        for lease in going:
+            if placements.notify(c, Notice(lease.id, now_us, until_us, BY_PRICE)):
+                told.append(_notice(yard, lease, workloads[lease.workload_id], until_us, now_us))
+        events.append(c, told)
+
+
+def _notice(yard: Yard, lease: Lease, workload: Workload, until_us: int, now_us: int) -> Event:
+    data = {
+        "workload_id": lease.workload_id,
+        "name": workload.name,
+        "until": to_text(until_us),
+        "checkpoint": bool(workload.spec.checkpoint_command),
+        "price_nano": yard.spot_prices[workload.spec.slices.offer or ""],
+        "max_price_nano": workload.spec.max_price_nano,
+    }
+    return Event("lease.reclaim_notice", lease.id, now_us, lease.tenant_id, data=data)
 
 
 def is_outbid(yard: Yard, workload: Workload) -> bool:

@@ -97,8 +97,6 @@ def _lose_node(c: Connection, known: Node, times: Times) -> list[Event]:
     fleet.set_node_state(c, known.name, NodeState.LOST)
     _open(c, Cause.NODE_LOST, known.name, None, times)
     here = [card for card in known.cards if card.state is not CardState.MISSING]
-    for card in here:  # the node's incident speaks for its cards
-        _close(c, Cause.CARD_LOST, known.name, card.uuid, times.now_us)
     lost = [_mark(c, card, CardState.MISSING, times.now_us) for card in here]
     return [Event("node.lost", known.name, times.now_us), *lost]
 

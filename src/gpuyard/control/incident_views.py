@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
 from gpuyard.billing.lines import What
+from gpuyard.billing.rated import rate_all
 from gpuyard.control.incidents import hit_by
-from gpuyard.control.money import rated_lines
+from gpuyard.control.money import provisional
+from gpuyard.control.rating_conditions import conditions_of
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.incidents import Incident
-from gpuyard.store import incidents
+from gpuyard.store import incidents, meters
 
 A_PAGE = 500
 
@@ -46,14 +48,28 @@ def hit(yard: Yard, tenant_id: str | None, incident_id: str) -> Hit:
 
 
 def _with_hits(c: Connection, yard: Yard, tenant_id: str | None, told: Sequence[Incident]) -> list[Hit]:
-    given: dict[str, int] = defaultdict(int)
-    if any(incident.gives_back for incident in told):
-        for line in rated_lines(c, yard.prices, tenant_id):
+    of_each = {
+        incident.id: {each.lease_id for each in hit_by(c, incident) if tenant_id in (None, each.tenant_id)}
+        for incident in told
+    }
+    given = _given_back(c, yard, {lease for leases in of_each.values() for lease in leases})
+    return [
+        Hit(incident, tuple(sorted(of_each[incident.id])), given.get(incident.id, 0))
+        for incident in told
+        if of_each[incident.id] or tenant_id is None
+    ]
+
+
+def _given_back(c: Connection, yard: Yard, lease_ids: Collection[str]) -> dict[str, int]:
+    """By incident what these leases get back. Nobody else's leases and no commitment change that: a commitment never
+    pays for time that is given back."""
+    intervals = meters.of_leases(c, lease_ids)
+    running = meters.open_meters(c)
+    intervals += [provisional(running[lease_id]) for lease_id in sorted(lease_ids) if lease_id in running]
+    found: dict[str, int] = defaultdict(int)
+    if intervals:
+        conditions = conditions_of(c, yard.prices, None, intervals, frozenset(), until_us=0)
+        for line in rate_all(intervals, replace(conditions, commitments=())):
             if line.what is What.FAULT_CREDIT:
-                given[line.origin] -= line.amount_nano
-    found: list[Hit] = []
-    for incident in told:
-        leases = {each.lease_id for each in hit_by(c, incident) if tenant_id in (None, each.tenant_id)}
-        if leases or tenant_id is None:
-            found.append(Hit(incident, tuple(sorted(leases)), given[incident.id]))
+                found[line.origin] -= line.amount_nano
     return found

@@ -13,14 +13,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from gpuyard.billing.spot import ROUND_US, Bid, Clearing, Round, clear, published
-from gpuyard.control.bidding import give_notice
+from gpuyard.control.bidding import tell_the_outbid
 from gpuyard.control.yard import Yard
 from gpuyard.model.events import Event
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.offers import Offer
 from gpuyard.model.states import CardState, LeaseState
 from gpuyard.model.units import SHARE_WHOLE_PPM
-from gpuyard.model.workloads import Workload
 from gpuyard.store import commitments as stored
 from gpuyard.store import events, leases, workloads
 
@@ -55,10 +54,11 @@ def clear_markets(yard: Yard, now_us: int) -> int:
         previous = before[1] if before else None
         market = round_of(yard, offer, bidding[offer.name], slots, open_leases, previous, now_us, bids)
         cleared = clear(market)
-        if _keep(yard, market, cleared, before, bidding[offer.name], works, now_us):
+        if _keep(yard, market, cleared, before, bidding[offer.name]):
             changed += 1
             prices[offer.name] = cleared.price_nano
     yard.spot_prices = prices
+    tell_the_outbid(yard, open_leases, works, now_us)
     return changed
 
 
@@ -126,11 +126,9 @@ def _keep(
     clearing: Clearing,
     before: tuple[int, int, str] | None,
     bidding: Sequence[Lease],
-    works: Mapping[str, Workload],
-    now_us: int,
 ) -> int:
-    """Writes a round down where its price is new; tells the winners that stand near it, and those that bid less to go.
-    Clearing the same minute twice is clearing it once."""
+    """Writes a round down where its price is new; tells the winners that stand near it. Clearing the same minute twice
+    is clearing it once."""
     bidders = {name_of(each.id): each for each in bidding}
     if before is not None and (before[0] >= market.at_us or before[1] == clearing.price_nano):
         return 0
@@ -149,5 +147,4 @@ def _keep(
     with yard.store.write() as c:
         stored.add_round(c, market.offer, market.at_us, clearing.price_nano, json.dumps(facts, sort_keys=True))
         events.append(c, told)
-        give_notice(c, yard, bidding, works, clearing.price_nano, now_us)
     return 1

@@ -47,6 +47,26 @@ def test_credit_moves_into_the_ledger_and_what_was_used_before_is_posted(empty_u
     store.close()
 
 
+def test_what_runs_while_a_yard_is_brought_up_to_date_is_on_the_cards_that_it_holds(empty_url: str) -> None:
+    _at(empty_url, "0009")
+    metered = "lease_id, tenant_id, workload_id, workload_name, offer, state, run, start_us, node, boot_id, "
+    metered += "monotonic_start_ns, price_per_hour_nano, currency, minimum_us, proven_us, proven_ns"
+    slices = "INSERT INTO slices (lease_id, card_uuid, memory_bytes, compute_ppm, guarantee) VALUES "
+    _say(
+        empty_url,
+        [
+            f"INSERT INTO meters ({metered}) VALUES ('ls-1', 't', 'w', 'w', 'o', 'active', 1, 0, 'n', 'b', 0, 7, 'USD', 0, 0, 0)",
+            f"INSERT INTO meters ({metered}) VALUES ('ls-2', 't', 'w', 'w', 'o', 'stopped', 1, 0, NULL, 'b', 0, 7, 'USD', 0, 0, 0)",
+            f"{slices} ('ls-1', 'GPU-b', 1, 1, 'none'), ('ls-1', 'GPU-a', 1, 1, 'none')",
+        ],
+    )
+    store = Store.open(empty_url)
+    with store.read() as c:
+        found = meters.open_meters(c)
+    assert {lease: meter.card_uuids for lease, meter in found.items()} == {"ls-1": ("GPU-a", "GPU-b"), "ls-2": ()}
+    store.close()
+
+
 def _at(url: str, revision: str) -> None:
     """An empty database as a yard of that version had made it."""
     from alembic import command
