@@ -103,6 +103,11 @@ def main() -> None:
 
     several = [by_classic, by_aws]
     ec2.get_waiter("instance_running").wait(InstanceIds=several, WaiterConfig=QUICK)
+    tea.reboot_instance(models.RebootInstanceRequest(instance_id=by_tea))
+    history = models.DescribeSpotPriceHistoryRequest(
+        region_id="cn-hangzhou", instance_type="ecs.rtx4090-quarter", network_type="vpc"
+    )
+    assert tea.describe_spot_price_history(history).body.spot_prices.spot_price_type[0].spot_price > 0
     tea.stop_instances(models.StopInstancesRequest(region_id="cn-hangzhou", instance_id=several))
     ec2.get_waiter("instance_stopped").wait(InstanceIds=several, WaiterConfig=QUICK)
     aws("ec2", "start-instances", "--instance-ids", *several)
