@@ -265,6 +265,11 @@ def test_a_certificate_of_another_chip_or_of_other_firmware_is_refused(amd: AmdM
         assert snp_flaw(amd, evidence) == flaw
 
 
+def test_a_chips_number_may_be_bare_or_wrapped(amd: AmdMachine) -> None:
+    wrapped = amd.vcek_for(chip=bytes([4, 64]) + amd.chip)
+    assert check_snp(amd, amd.evidence(BOUND.report_data(), certificates=pem(wrapped, amd.ask.certificate)), NOW, {})
+
+
 def test_a_certificate_that_may_not_sign_signs_nothing(amd: AmdMachine) -> None:
     """A chip's key certifies a further key: the chain is well signed, and none."""
     evil = ec_key()

@@ -11,6 +11,7 @@ from gpuyard.control.clock import latest
 from gpuyard.control.incidents import close_one, open_one
 from gpuyard.control.roster import Roster
 from gpuyard.control.yard import Yard
+from gpuyard.hardware.confidential import find_confidential
 from gpuyard.hardware.probe import Finding
 from gpuyard.model.events import Event
 from gpuyard.model.fleet import Card, Node
@@ -32,7 +33,7 @@ def update_fleet(yard: Yard, now_us: int) -> None:
         report = probe.probe()
         found.update({node.name: node for node in report.nodes})
         findings += report.findings
-    yard.findings = (*findings, *yard.engine.findings, *unmetered(yard.book))
+    yard.findings = (*findings, *yard.engine.findings, *unmetered(yard.book), find_confidential())
     known = {node.name: node for node in yard.roster.nodes}
     if not known:
         with yard.store.read() as c:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from gpuyard.control.applying import StaleError
 from gpuyard.control.movable import is_movable
 from gpuyard.control.placement import take_snapshot
+from gpuyard.control.residency import data_may_move
 from gpuyard.control.waiting import HOLDING, take_standing
 from gpuyard.control.yard import Yard
 from gpuyard.model.events import Event
@@ -153,7 +154,7 @@ def _budget(
     moving = {by_id[lease_id].workload_id for lease_id in on_their_way if lease_id in by_id}
     movable = frozenset(
         lease.id
-        for lease in open_leases
+        for lease in (open_leases if data_may_move(yard) else ())
         if lease.workload_id not in moving
         and in_the_day.get(lease.id, 0) < policy.moves_a_day_each
         and is_movable(lease, workloads[lease.workload_id], open_leases, quiet)

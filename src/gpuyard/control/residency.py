@@ -62,6 +62,13 @@ def settle_data(yard: Yard, lease: Lease, workload: Workload) -> None:
         raise error_of(refused)
 
 
+def data_may_move(yard: Yard) -> bool:
+    """Whether a disk may go to any node there is: a move looks for room, and not for regions."""
+    classes = yard.authority.atlas().residency
+    here = [node for node in yard.roster.nodes if node.state is not NodeState.LOST]
+    return not classes or len({class_of(classes, node.region) for node in here}) == 1
+
+
 def error_of(refused: Misplaced) -> YardError:
     """The refusal, in words."""
     return YardError(

@@ -16,6 +16,7 @@ from api_in_hand import ApiInHand
 from attested_amd_nvidia import AmdMachine, NvidiaCard
 from attested_authorities import ec_key
 from gpuyard.access.attestation.evidence import Evidence
+from gpuyard.hardware.confidential import find_confidential
 
 MINUTE_US, HOUR_US, DAY_US = 60_000_000, 3_600_000_000, 86_400_000_000
 AMD, CARD = AmdMachine(), NvidiaCard()
@@ -91,6 +92,12 @@ def test_an_instance_is_not_confidential_until_evidence_was_verified(api: ApiInH
     assert made.status_code == 201, made.text
     assert made.json()["claims"][0]["measurement"] == "a1" * 48
     assert called(api) == "processor cards_not_exclusive"
+
+
+def test_the_doctor_says_whether_this_machine_could_be_confidential_at_all(api: ApiInHand) -> None:
+    (told,) = [one for one in api.operator.get("/v1/doctor").json()["findings"] if one["name"] == "confidential"]
+    assert "confidential" in told["text"]
+    assert told["ok"] is find_confidential().ok
 
 
 def test_a_card_that_is_not_withheld_from_others_is_never_called_confidential(api: ApiInHand) -> None:

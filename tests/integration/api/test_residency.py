@@ -11,6 +11,7 @@ import pytest
 
 from api_in_hand import ApiInHand
 from gpuyard.control.fleet_watch import update_fleet
+from gpuyard.control.residency import data_may_move
 from gpuyard.hardware.simulated import SimulatedProbe, parse_spec, simulated_node
 from gpuyard.store import audit
 
@@ -120,6 +121,14 @@ def test_what_was_launched_before_is_held_when_it_is_mounted(api: ApiInHand) -> 
     assert len(running) == 1
     assert homes(api)["volume/data"] == {"one": "eu", "two": "us"}[running[0]]
     assert len([unit for unit in api.hand.runtime.live().values() if unit.mounts]) == 1
+
+
+def test_nothing_is_moved_where_nodes_stand_in_several_classes(api: ApiInHand) -> None:
+    assert not data_may_move(api.hand.yard)
+    stand(api, "eu-west", "eu-north")
+    assert data_may_move(api.hand.yard)
+    stand(api, "eu-west", None)
+    assert not data_may_move(api.hand.yard)
 
 
 def test_each_decision_is_in_the_audit_log(api: ApiInHand) -> None:

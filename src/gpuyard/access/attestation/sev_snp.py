@@ -118,8 +118,9 @@ def _check_certificate(report: Report, leaf: x509.Certificate) -> Mapping[str, i
     for part, (_, oid) in layout.items():
         if _integer(told.get(oid, b"")) != levels[part]:
             raise refused(SNP, "tcb_other", part)
-    chip = told.get("4", b"").removeprefix(bytes([4, 64])) if not turin else told.get("4", b"")[-8:]
-    if report.flags & 2 or not any(report.chip) or chip != (report.chip[:8] if turin else report.chip):
+    chip = report.chip[:8] if turin else report.chip
+    named = told.get("4", b"") in (chip, bytes([4, len(chip)]) + chip)  # AMD writes it bare, and says an OCTET STRING
+    if report.flags & 2 or not any(report.chip) or not named:
         raise refused(SNP, "chip_other")
     return levels
 
