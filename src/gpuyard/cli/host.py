@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
     """How a yard is started."""
 

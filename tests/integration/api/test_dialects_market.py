@@ -94,16 +94,41 @@ def test_ecs_says_terminate_or_stop(api: ApiInHand, alice: Cloud) -> None:
     assert [(row["InstanceId"], row["Status"]) for row in shown] == [(made[1], "Pending")]
 
 
-def test_a_limit_that_the_market_can_never_pass_is_as_good_as_none(alice: Cloud) -> None:
-    assert ids(alice.ec2("RunInstances", **RUN, **SPOT, **{f"{OPTION}MaxPrice": "99.5"}))
-    limited = {"SpotStrategy": "SpotWithPriceLimit", "SpotPriceLimit": "99.5"}
+def test_a_limit_is_a_bid_that_the_lease_is_held_to_and_that_both_dialects_tell(api: ApiInHand, alice: Cloud) -> None:
+    (first,) = ids(alice.ec2("RunInstances", **RUN, **SPOT, **{f"{OPTION}MaxPrice": "0.5"}))
+    limited = {"SpotStrategy": "SpotWithPriceLimit", "SpotPriceLimit": "0.5"}
     assert alice.ecs("RunInstances", **ECS_RUN, **limited).status_code == 200
-    refused = alice.ec2("RunInstances", **RUN, **SPOT, **{f"{OPTION}MaxPrice": "0.0001"})
-    assert code(refused) == "UnsupportedOperation"
-    assert "is below 0.0" in refused.text
-    assert "not honoured here yet" in refused.text
-    refused = alice.ecs("RunInstances", **ECS_RUN, **{**limited, "SpotPriceLimit": "0.0001"})
-    assert code(refused) == "UnsupportedOperation"
+    spec = api.alice.get(f"/v1/workloads/wl-{first[2:]}").json()["spec"]
+    assert (spec["option"], spec["max_price"]) == ("spot", "0.50")
+    told = alice.ec2("DescribeSpotInstanceRequests", **{"SpotInstanceRequestId.1": f"sir-{first[2:]}"}).text
+    assert one(told, "spotPrice") == "0.50"
+    shown = alice.ecs("DescribeInstances").json()["Instances"]["Instance"]
+    assert {(row["SpotStrategy"], row["SpotPriceLimit"]) for row in shown} == {("SpotWithPriceLimit", 0.5)}
+
+
+@pytest.mark.parametrize("in_force", [None, 600_000_000], ids=["what spot can come down to", "the price in force"])
+def test_a_limit_below_what_spot_costs_is_refused_as_the_clouds_do_and_nothing_launched(
+    api: ApiInHand, alice: Cloud, in_force: int | None
+) -> None:
+    limit = "0.0001"
+    if in_force is not None:
+        limit, api.hand.yard.spot_prices = "0.5", {RUN["InstanceType"]: in_force}
+    refused = alice.ec2("RunInstances", **RUN, **SPOT, **{f"{OPTION}MaxPrice": limit})
+    assert code(refused) == "SpotMaxPriceTooLow"
+    limited = {"SpotStrategy": "SpotWithPriceLimit", "SpotPriceLimit": limit}
+    assert code(alice.ecs("RunInstances", **ECS_RUN, **limited)) == "InvalidSpotPriceLimit.LowerThanPublicPrice"
+    assert ids(alice.ec2("DescribeInstances")) == []
+
+
+def test_a_spot_request_below_the_price_waits_for_it(api: ApiInHand, alice: Cloud) -> None:
+    api.hand.yard.spot_prices = {RUN["InstanceType"]: 600_000_000}
+    wish = {"LaunchSpecification.ImageId": "ami-host", "LaunchSpecification.InstanceType": RUN["InstanceType"]}
+    (made,) = re.findall("sir-[0-9a-z]+", alice.ec2("RequestSpotInstances", SpotPrice="0.5", **wish).text)
+    told = alice.ec2("DescribeSpotInstanceRequests", **{"SpotInstanceRequestId.1": made}).text
+    assert (one(told, "state"), one(told, "code")) == ("open", "price-too-low")
+    api.hand.settle()  # nobody else bids: the price comes down
+    told = alice.ec2("DescribeSpotInstanceRequests", **{"SpotInstanceRequestId.1": made}).text
+    assert (one(told, "state"), one(told, "code")) == ("active", "fulfilled")
 
 
 @pytest.mark.parametrize(

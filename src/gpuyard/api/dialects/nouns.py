@@ -163,6 +163,7 @@ class Wanted:
     disk_bytes: int | None = None
     option: PurchaseOption = PurchaseOption.ON_DEMAND
     when_reclaimed: WhenReclaimed = WhenReclaimed.WAIT
+    max_price_nano: int | None = None  # a bid on spot, for an hour of one instance
     may_wait: bool = False  # launched even where nothing is free now, to wait in the queue
 
 
@@ -228,4 +229,5 @@ def _wish(wanted: Wanted) -> Launch:
         disk_bytes=wanted.disk_bytes,
         option=wanted.option,
         when_reclaimed=wanted.when_reclaimed,
+        max_price_nano=wanted.max_price_nano,
     )

@@ -14,39 +14,45 @@ from gpuyard.billing.spot import ROUND_US
 from gpuyard.catalog import aliases
 from gpuyard.control.buying import slice_of
 from gpuyard.model.errors import YardError
+from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.times import from_text
 from gpuyard.model.units import DAY_US, format_price, parse_price
+from gpuyard.model.workloads import WhenReclaimed
 from gpuyard.store import commitments as stored
 
 KEPT_US: Final = 90 * DAY_US  # how far back both clouds tell
 
 
-def must_be_affordable(caller: Asking, kind: str, text: str | None, name: str) -> None:
-    """Holds the most that a client wants to pay against what spot can cost here.
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """How instances are to be bought, what becomes of them where spot takes them back, and the most that one of them
+    may cost an hour."""
 
-    The yard does not hold a lease to a price of its own yet: a limit that its market can never pass is as good as none,
-    and any other is refused. The one place to lift that is here.
+    option: PurchaseOption = PurchaseOption.ON_DEMAND
+    when_reclaimed: WhenReclaimed = WhenReclaimed.WAIT
+    max_price_nano: int | None = None
+
+
+def limit(text: str | None, name: str) -> int | None:
+    """The most that a client wants to pay for an hour; None where it does not say. Raises Fault."""
+    if not text:
+        return None
+    try:
+        return parse_price(text)
+    except YardError:
+        raise Fault("InvalidParameterValue", f"{name} must be a price such as 0.25, not {text[:40]}.") from None
+
+
+def must_meet_the_price(caller: Asking, kind: str, bought: Bought, code: str) -> None:
+    """Both clouds refuse at once what the price in force is above: nothing waits that its client believes to run.
 
     Raises Fault.
     """
-    if not text:
-        return
-    try:
-        most = parse_price(text)
-    except YardError:
-        raise Fault("InvalidParameterValue", f"{name} must be a price such as 0.25, not {text[:40]}.") from None
-    wanted = aliases.load().offer(kind).lower()
-    offer = next((one for one in nouns.offers(caller.yard) if one.name == wanted), None)
-    if offer is None:
-        return  # which is refused for that
-    cap = _most_nano(caller, wanted)
-    if most < cap:
-        least = f"{format_price(cap)} {offer.currency}"
-        raise Fault(
-            "UnsupportedOperation",
-            f"{name} {text[:40]} is below {least}, the most that {wanted} can cost on spot: a limit of one's own is "
-            f"not honoured here yet. Leave {name} out: the price in force is paid, never more than {least}.",
-        )
+    price = caller.yard.spot_prices.get(aliases.load().offer(kind).lower())
+    if bought.max_price_nano is not None and price is not None and bought.max_price_nano < price:
+        currency = caller.yard.book.currency
+        told = f"The limit of {format_price(bought.max_price_nano)} {currency} an hour is below the spot price in force"
+        raise Fault(code, f"{told}, {format_price(price)} {currency}: raise it, leave it out, or wait.")
 
 
 def _most_nano(caller: Asking, offer: str) -> int:

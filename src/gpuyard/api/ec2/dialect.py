@@ -96,6 +96,7 @@ _CODES: Final = {
     "wrong_state": ("IncorrectInstanceState", 400),
     "idempotency_mismatch": ("IdempotentParameterMismatch", 400),
     "no_reservation": ("InvalidReservedInstancesOfferingId.NotFound", 400),
+    "bid_refused": ("SpotMaxPriceTooLow", 400),
     "no_capacity": ("InsufficientInstanceCapacity", 400),  # not 500: clients would ask five times more at once
     "insufficient_credit": ("InsufficientFundsException", 400),
     "quota_exceeded": ("InstanceLimitExceeded", 400),

@@ -59,7 +59,9 @@ def launch(caller: Asking, asked: Asked, may_wait: bool = False, key: str = "ec2
     token = asked.get("ClientToken")
     if token is not None and (not 0 < len(token) <= 64 or not token.isascii()):
         raise Fault("InvalidParameterValue", "ClientToken takes up to 64 ASCII characters.")
-    option, when_reclaimed = _market(caller, asked)
+    bought = _market(asked)
+    if not may_wait:
+        spot.must_meet_the_price(caller, asked["InstanceType"], bought, "SpotMaxPriceTooLow")
     wanted = nouns.Wanted(
         type=asked["InstanceType"],
         image=asked["ImageId"],
@@ -71,33 +73,34 @@ def launch(caller: Asking, asked: Asked, may_wait: bool = False, key: str = "ec2
         user_data=_user_data(asked.get("UserData")),
         tags=_tags(asked),
         disk_bytes=_disk_bytes(asked),
-        option=option,
-        when_reclaimed=when_reclaimed,
+        option=bought.option,
+        when_reclaimed=bought.when_reclaimed,
+        max_price_nano=bought.max_price_nano,
         may_wait=may_wait,
     )
     return nouns.launch(caller, wanted, bool(asked.get("DryRun")))
 
 
-def _market(caller: Asking, asked: Asked) -> tuple[PurchaseOption, WhenReclaimed]:
-    """How it is to be bought, and what becomes of it where spot takes it back. Raises Fault."""
+def _market(asked: Asked) -> spot.Bought:
+    """Raises Fault."""
     market = asked.get("InstanceMarketOptions") or {}
     kind = market.get("MarketType") or ("spot" if market.get("SpotOptions") else None)
     if kind is None:
-        return PurchaseOption.ON_DEMAND, WhenReclaimed.WAIT
+        return spot.Bought()
     if kind != "spot":
         raise Fault("UnsupportedOperation", f"MarketType {kind[:40]} is not sold here: leave it out, or say spot.")
     options = market.get("SpotOptions") or {}
     for name in ("BlockDurationMinutes", "ValidUntil"):
         if options.get(name):
             raise Fault("UnsupportedOperation", f"{name} is not possible here: leave it out.")
-    spot.must_be_affordable(caller, asked["InstanceType"], options.get("MaxPrice"), "MaxPrice")
+    most_nano = spot.limit(options.get("MaxPrice"), "MaxPrice")
     lasting = options.get("SpotInstanceType") or "one-time"
     behaviour = options.get("InstanceInterruptionBehavior") or ("stop" if lasting == "persistent" else "terminate")
     match lasting, behaviour:
         case "one-time", "terminate":
-            return PurchaseOption.SPOT, WhenReclaimed.REMOVE
+            return spot.Bought(PurchaseOption.SPOT, WhenReclaimed.REMOVE, most_nano)
         case "persistent", "stop":
-            return PurchaseOption.SPOT, WhenReclaimed.WAIT
+            return spot.Bought(PurchaseOption.SPOT, WhenReclaimed.WAIT, most_nano)
     told = "one-time is terminated where its slices are taken back, persistent is stopped and runs again: "
     raise Fault("UnsupportedOperation", f"{told}{lasting[:40]} with {behaviour[:40]} is not possible here.")
 

@@ -14,6 +14,7 @@ from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault
 from gpuyard.api.ec2 import filters, instances, views
 from gpuyard.control import spot_requests
+from gpuyard.control.bidding import is_outbid
 from gpuyard.control.spot_requests import CANCELLED, MARK
 from gpuyard.model.leases import RECLAIMED, PurchaseOption
 from gpuyard.model.states import WorkloadState
@@ -67,7 +68,7 @@ def request(caller: Asking, call: Call, asked: Asked) -> Mapping[str, Any]:
     made = instances.launch(caller, launch, may_wait=True, key="ec2-spot")
     if asked.get("DryRun"):
         raise Fault("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
-    return {"SpotInstanceRequests": [_row(one, None, call.claim.region or nouns.REGION) for one in made]}
+    return {"SpotInstanceRequests": [_row(caller, one, None, call.claim.region or nouns.REGION) for one in made]}
 
 
 def describe(caller: Asking, call: Call, asked: Asked) -> Mapping[str, Any]:
@@ -75,7 +76,7 @@ def describe(caller: Asking, call: Call, asked: Asked) -> Mapping[str, Any]:
     found = _named(caller, asked) if asked.get("SpotInstanceRequestIds") else _all(caller)
     with caller.yard.store.read() as c:
         reasons = spot_requests.reasons(c, found)
-    rows = [_row(workload, reasons.get(workload.id), region) for workload in found]
+    rows = [_row(caller, workload, reasons.get(workload.id), region) for workload in found]
     some, token = filters.page(filters.keep(rows, asked, _KNOWN), asked, "spot requests")
     return {"SpotInstanceRequests": some, "NextToken": token}
 
@@ -134,9 +135,9 @@ def _named(caller: Asking, asked: Asked) -> list[Workload]:
     return found
 
 
-def _row(workload: Workload, reason: str | None, region: str) -> Asked:
-    state, code = _state(workload, reason)
-    persistent = workload.spec.when_reclaimed is WhenReclaimed.WAIT
+def _row(caller: Asking, workload: Workload, reason: str | None, region: str) -> Asked:
+    state, code = _state(workload, reason, is_outbid(caller.yard, workload))
+    persistent, bid = workload.spec.when_reclaimed is WhenReclaimed.WAIT, workload.spec.max_price_nano
     row: Asked = {
         "SpotInstanceRequestId": nouns.outside(workload.id, "sir-"),
         "State": state,
@@ -145,6 +146,7 @@ def _row(workload: Workload, reason: str | None, region: str) -> Asked:
         "InstanceInterruptionBehavior": "stop" if persistent else "terminate",
         "CreateTime": workload.created_us,
         "ProductDescription": PRODUCT,
+        "SpotPrice": None if bid is None else format_price(bid),
         "LaunchSpecification": {
             "ImageId": views.image_id(workload),
             "InstanceType": nouns.type_of(workload),
@@ -158,13 +160,13 @@ def _row(workload: Workload, reason: str | None, region: str) -> Asked:
     return row
 
 
-def _state(workload: Workload, reason: str | None) -> tuple[str, str]:
-    """EC2's state and status code. `reason` is that of the workload's lease."""
+def _state(workload: Workload, reason: str | None, outbid: bool) -> tuple[str, str]:
+    """EC2's state and status code. `reason` is that of the lease; `outbid`: its bid is too low now."""
     cancelled = workload.spec.labels.get(MARK) == CANCELLED
     match workload.state:
         case WorkloadState.REMOVING | WorkloadState.REMOVED:
             if workload.reason == RECLAIMED:
-                return "closed", "instance-terminated-no-capacity"
+                return "closed", f"instance-terminated-{'by-price' if outbid else 'no-capacity'}"
             if cancelled and reason is None:
                 return "cancelled", "canceled-before-fulfillment"
             return ("cancelled" if cancelled else "closed"), "instance-terminated-by-user"
@@ -172,7 +174,9 @@ def _state(workload: Workload, reason: str | None) -> tuple[str, str]:
             return ("cancelled" if cancelled else "disabled"), "instance-stopped-by-user"
         case WorkloadState.PENDING:
             if reason == RECLAIMED:
-                return "open", "instance-stopped-no-capacity"
+                return "open", f"instance-stopped-{'by-price' if outbid else 'no-capacity'}"
+            if outbid:
+                return "open", "price-too-low"
             return "open", "pending-fulfillment" if workload.reason is None else "capacity-not-available"
         case _:
             return ("cancelled", "request-canceled-and-instance-running") if cancelled else ("active", "fulfilled")

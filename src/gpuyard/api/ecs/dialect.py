@@ -116,6 +116,7 @@ _CODES: Final = {
     "wrong_state": ("IncorrectInstanceStatus", 403),
     "idempotency_mismatch": ("IdempotentParameterMismatch", 400),
     "no_reservation": ("InvalidParameter.Period", 400),
+    "bid_refused": (spot.LOW, 400),
     "no_capacity": ("OperationDenied.NoStock", 403),
     "insufficient_credit": ("InvalidAccountStatus.NotEnoughBalance", 403),
     "quota_exceeded": ("QuotaExceed.ElasticQuota", 403),

@@ -18,7 +18,6 @@ from gpuyard.api.ecs.wire import Parameters
 from gpuyard.control import commands
 from gpuyard.control.labelling import relabel
 from gpuyard.model.errors import YardError
-from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.units import SHARE_WHOLE_PPM, format_price
 from gpuyard.model.workloads import Workload
@@ -63,7 +62,7 @@ def view(workload: Workload, region: str) -> Row:
         "GPUAmount": spec.slices.count if spec.slices.shape.compute_ppm >= SHARE_WHOLE_PPM else 0,
         "GPUSpec": spec.slices.card_model or "",
         "InstanceChargeType": "PostPaid",
-        "SpotStrategy": "SpotAsPriceGo" if spec.option is PurchaseOption.SPOT else "NoSpot",
+        **spot.shown(spec),
         "StoppedMode": "StopCharging" if workload.state is WorkloadState.STOPPED else "Not-applicable",
         "KeyPairName": spec.environment.get(nouns.KEY_NAME, ""),
         "CreationTime": moment(workload.created_us),
@@ -96,7 +95,7 @@ def run(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:
     tags = given.tags()
     if name := given.text("InstanceName"):
         tags.setdefault("Name", name)
-    option, when_reclaimed = spot.market(caller, given)
+    bought = spot.market(caller, given)
     wanted = nouns.Wanted(
         type=given.needed("InstanceType"),
         image=given.needed("ImageId"),
@@ -110,8 +109,9 @@ def run(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:
         user_data=_user_data(given.text("UserData")),
         tags=tags,
         disk_bytes=size * nouns.GIB or None,
-        option=option,
-        when_reclaimed=when_reclaimed,
+        option=bought.option,
+        when_reclaimed=bought.when_reclaimed,
+        max_price_nano=bought.max_price_nano,
     )
     made = nouns.launch(caller, wanted, dry)
     if dry:

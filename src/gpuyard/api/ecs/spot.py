@@ -10,25 +10,27 @@ from gpuyard.api.asking import Asking
 from gpuyard.api.dialects import nouns, spot
 from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault
+from gpuyard.api.dialects.spot import Bought
 from gpuyard.api.ecs.wire import Parameters
 from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.times import to_text
 from gpuyard.model.units import format_price
-from gpuyard.model.workloads import WhenReclaimed
+from gpuyard.model.workloads import WhenReclaimed, WorkloadSpec
 
+LOW: Final = "InvalidSpotPriceLimit.LowerThanPublicPrice"
 _PAGE: Final = 1000
 
 
-def market(caller: Asking, given: Parameters) -> tuple[PurchaseOption, WhenReclaimed]:
-    """How instances are to be bought, and what becomes of them where spot takes them back. Raises Fault."""
+def market(caller: Asking, given: Parameters) -> Bought:
+    """Raises Fault."""
+    most_nano: int | None = None
     match given.text("SpotStrategy") or "NoSpot":
         case "NoSpot":
-            return PurchaseOption.ON_DEMAND, WhenReclaimed.WAIT
+            return Bought()
         case "SpotAsPriceGo":
             pass
         case "SpotWithPriceLimit":
-            limit = given.needed("SpotPriceLimit")
-            spot.must_be_affordable(caller, given.needed("InstanceType"), limit, "SpotPriceLimit")
+            most_nano = spot.limit(given.needed("SpotPriceLimit"), "SpotPriceLimit")
         case _:
             told = "SpotStrategy is NoSpot, SpotAsPriceGo or SpotWithPriceLimit."
             raise Fault("InvalidSpotStrategy.ValueNotSupported", told, 403)
@@ -37,11 +39,22 @@ def market(caller: Asking, given: Parameters) -> tuple[PurchaseOption, WhenRecla
         raise Fault("InvalidSpotDuration.NotSupported", told, 403)
     match given.text("SpotInterruptionBehavior") or "Terminate":
         case "Terminate":
-            return PurchaseOption.SPOT, WhenReclaimed.REMOVE
+            bought = Bought(PurchaseOption.SPOT, WhenReclaimed.REMOVE, most_nano)
         case "Stop":
-            return PurchaseOption.SPOT, WhenReclaimed.WAIT
+            bought = Bought(PurchaseOption.SPOT, WhenReclaimed.WAIT, most_nano)
         case _:
             raise Fault("InvalidParameter.SpotInterruptionBehavior", "SpotInterruptionBehavior is Terminate or Stop.")
+    spot.must_meet_the_price(caller, given.needed("InstanceType"), bought, LOW)
+    return bought
+
+
+def shown(spec: WorkloadSpec) -> Mapping[str, Any]:
+    """How an instance was bought."""
+    if spec.option is not PurchaseOption.SPOT:
+        return {"SpotStrategy": "NoSpot"}
+    if spec.max_price_nano is None:
+        return {"SpotStrategy": "SpotAsPriceGo"}
+    return {"SpotStrategy": "SpotWithPriceLimit", "SpotPriceLimit": json.loads(format_price(spec.max_price_nano))}
 
 
 def prices(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]:

@@ -69,15 +69,36 @@ def up(
         raise YardError("invalid_request", reason="TLS takes --tls alone, or --tls-cert and --tls-key together")
     folder = (state or state_dir()).absolute()
     url = database_url or os.environ.get("GPUYARD_DATABASE_URL")
-    notice_us, minimum_us = parse_duration(spot_notice), parse_duration(spot_minimum_run)
     options = UpOptions(
-        folder, simulate, fleet, host, port, url, price_book, runtime, on_escape, mps, notice_us, minimum_us,
-        tax_table,
-        tls, tls_cert, tls_key, tuple(tls_name or ()), tuple(fetch_network or ()), plain_http,
-        parse_window(moves_window), moves_an_hour, moves_of_tenant, use_target * 10_000,
-        parse_window(sharing_window), tuple(installed().weights(tuple(weight or ())).items()),
-        _window(hold_window), parse_duration(keep_disks), region,
-    )  # fmt: skip
+        state=folder,
+        simulate=simulate,
+        fleet=fleet,
+        host=host,
+        port=port,
+        database_url=url,
+        price_book=price_book,
+        runtime=runtime,
+        on_escape=on_escape,
+        mps=mps,
+        spot_notice_us=parse_duration(spot_notice),
+        spot_minimum_run_us=parse_duration(spot_minimum_run),
+        tax_table=tax_table,
+        tls=tls,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_names=tuple(tls_name or ()),
+        fetch_networks=tuple(fetch_network or ()),
+        plain_http=plain_http,
+        moves_window=parse_window(moves_window),
+        moves_an_hour=moves_an_hour,
+        moves_of_tenant=moves_of_tenant,
+        use_target_ppm=use_target * 10_000,
+        sharing_window=parse_window(sharing_window),
+        weights=tuple(installed().weights(tuple(weight or ())).items()),
+        hold_window_us=_window(hold_window),
+        keep_disks_us=parse_duration(keep_disks),
+        region=region,
+    )
     installed().up(options, (lambda told: show_json(asdict(told))) if as_json else _greet)
 
 
@@ -221,7 +242,7 @@ def doctor(
     from gpuyard.texts import language_of_environment, text
 
     language = language_of_environment()
-    report = installed().doctor(UpOptions(Path(), simulate=simulate, runtime=runtime, mps=mps))
+    report = installed().doctor(UpOptions(state=Path(), simulate=simulate, runtime=runtime, mps=mps))
     findings, cards = report["findings"], report["cards"]
     if as_json:
         show_json(report)
