@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 import typer
 
+from attested_authorities import pem, root
+from gpuyard.access.attestation.policy import Policies, parse
 from gpuyard.catalog import prices
 from gpuyard.cli.app import APP, COMMANDS
+from gpuyard.cli.evidence_files import read_policy
 from gpuyard.hardware import fleet_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,12 +113,19 @@ def test_what_a_document_mentions_of_the_command_line_is_there(document: str) ->
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```toml\n" in (ROOT / page).read_text()])
 def test_files_that_a_document_shows_can_be_used(page: str, tmp_path: Path) -> None:
-    readers = {"fleet": fleet_file.load, "prices": prices.load}
+    readers = {"fleet": fleet_file.load, "prices": prices.load, "policy": _policy}
     for name, text in re.findall(r"^```toml\n(# (?:\w+)\.toml\n)(.*?)^```", (ROOT / page).read_text(), re.M | re.S):
         kind = name[2:].split(".")[0]
         path = tmp_path / f"{kind}.toml"
-        path.write_text(text)
+        path.write_text(re.sub(r"<(\d+) [^>]+>", lambda digits: "0" * int(digits[1]), text))
         assert readers[kind](path)
+
+
+def _policy(path: Path) -> Policies:
+    """A policy with roots beside it under the names that it gives them."""
+    for name in re.findall(r'"(\S+\.pem)"', path.read_text()):
+        (path.parent / name).write_text(pem(root(name).certificate))
+    return parse(read_policy(path))
 
 
 @pytest.mark.parametrize("document", PAGES)

@@ -341,7 +341,7 @@ def test_a_month_is_forecast_from_whole_days_and_cards_show_what_they_earned(api
     use(api, history(power_per_kwh="0.10", power_overhead="50%"))
     margin = {row["card_model"]: row for row in api.operator.get("/v1/margin").json()["cards"]}
     took = Decimal(margin["RTX4090"]["energy_kwh"])
-    idle, limit = 45, 450  # watts: a tenth is assumed, and the catalogue's
+    idle, limit = 27, 450  # watts, as the catalogue has them
     expected = 120 * Decimal(2 * idle + (limit - idle) / 4) / 1000  # five days of two cards, a quarter of one in use
     assert abs(took - expected) < Decimal("0.1")
     assert abs(Decimal(margin["RTX4090"]["energy_cost"]) - took * Decimal("0.15")) < Decimal("0.01")

@@ -28,7 +28,7 @@ static int nearer(const fleet *f, const int32_t *cards, const int64_t *worst, co
 
 /* The set that grows from one card by the nearest that the request fits: the one whose farthest pair is nearest, then whose sum is,
  * then with least left, then the first. Its cards in ascending order; 0 where there are too few. Where distances are nested, as
- * below PCIe switches and sockets, no set is nearer than the nearest of these. */
+ * below PCIe switches and sockets, no set has a nearer farthest pair than the best of these. */
 int gy_grow(fleet *f, wanted *w, int32_t node, int32_t first, int32_t *chosen) {
     const int32_t *cards = f->card + (size_t)node * (size_t)f->width;
     const int64_t *distance = table_of(f, node);
