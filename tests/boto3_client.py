@@ -63,7 +63,7 @@ def spot() -> None:
     request = ec2.request_spot_instances(**wish)["SpotInstanceRequests"][0]["SpotInstanceRequestId"]
     wait("spot_instance_request_fulfilled", SpotInstanceRequestIds=[request])
     shown = ec2.describe_spot_instance_requests(SpotInstanceRequestIds=[request])["SpotInstanceRequests"][0]
-    assert (shown["State"], shown["Type"]) == ("active", "one-time")
+    assert (shown["State"], shown["Type"], shown["SpotPrice"]) == ("active", "one-time", "50.00")
     ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
     ec2.terminate_instances(InstanceIds=[shown["InstanceId"]])
     wait("instance_terminated", InstanceIds=[shown["InstanceId"]])
@@ -72,7 +72,7 @@ def spot() -> None:
     assert all(float(one["SpotPrice"]) > 0 for one in prices)
     market = {"MarketType": "spot", "SpotOptions": {"MaxPrice": "0.0001"}}
     refused = code_of("run_instances", **RUN, MinCount=1, MaxCount=1, InstanceMarketOptions=market)
-    assert refused == "UnsupportedOperation"
+    assert refused == "SpotMaxPriceTooLow"
 
 
 def main() -> None:
