@@ -73,7 +73,9 @@ def _farness(cards: tuple[int, ...], table: tuple[tuple[int, ...], ...]) -> int:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 6), st.sampled_from([1, 2, 4]), st.sets(st.integers(0, 7), max_size=6))
-def test_no_set_of_cards_has_a_nearer_farthest_pair_where_distances_are_nested(count: int, size: int, busy: set[int]) -> None:
+def test_no_set_of_cards_has_a_nearer_farthest_pair_where_distances_are_nested(
+    count: int, size: int, busy: set[int]
+) -> None:
     state = State(8)
     node = state.add_node("n", 64_000, 1 << 30)
     for card in range(8):
