@@ -17,7 +17,7 @@ from gpuyard.engines.runtime import Session
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import Lease
 from gpuyard.model.workloads import Workload
-from gpuyard.slicing.keeper import enforced
+from gpuyard.slicing.ladder import enforced
 from gpuyard.slicing.verify import TRY_MILLISECONDS, judge
 
 router = APIRouter(tags=["inside"])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from gpuyard.engines.activity import Activity, Watched
 from gpuyard.engines.runtime import Isolation, Observation, Runtime
 from gpuyard.hardware.probe import Finding
 from gpuyard.model.errors import YardError
-from gpuyard.slicing.escape import Stranger
-from gpuyard.slicing.mps import Restart
+
+if TYPE_CHECKING:
+    from gpuyard.slicing.escape import Stranger
+    from gpuyard.slicing.mps import Restart
 
 HOST_IMAGE = "host"
 

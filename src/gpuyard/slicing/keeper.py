@@ -304,8 +304,3 @@ class SliceKeeper:
 
 def _ceiling(cut: Slice) -> Ceiling:
     return Ceiling(cut.shape.compute_ppm, cut.shape.memory_bytes)
-
-
-def enforced(level: Guarantee) -> bool:
-    """Whether a slice of this guarantee is cut by the shim, alone or together with MPS."""
-    return level in (Guarantee.COOPERATIVE, Guarantee.MPS)

@@ -83,3 +83,8 @@ def left_open(level: Guarantee, runtime_kind: str) -> tuple[str, ...]:
     }
     outside, inside = verdicts.get(level, (_FRACTION, _FRACTION_CONTAINER))
     return (inside if runtime_kind == "container" else outside).not_protected
+
+
+def enforced(level: Guarantee) -> bool:
+    """Whether a slice of this guarantee is cut by the shim, alone or together with MPS."""
+    return level in (Guarantee.COOPERATIVE, Guarantee.MPS)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 OPTION: Final = "gpuyard_touched"  # of a connection that writes: the set that its transaction fills
 EVERY: Final = ""  # in place of an id: every row of the kind
-_MOST = 4096  # rows that are remembered: a reading that is older than those is made anew
+_MOST = 1024  # rows that are remembered: a reading that is older than those is made anew
 
 
 class Kind(StrEnum):

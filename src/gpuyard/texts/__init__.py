@@ -5,12 +5,31 @@ The tables are plain Python modules, because they are on the path of `gpuyard --
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from gpuyard.texts import en, zh
+from gpuyard.texts import en
 
-LANGUAGES: Mapping[str, Mapping[str, str]] = {"en": en.TEXTS, "zh": zh.TEXTS}
+
+class _Languages(Mapping[str, Mapping[str, str]]):
+    """The tables by language, each loaded when it is first looked at: most processes speak one."""
+
+    def __getitem__(self, language: str) -> Mapping[str, str]:
+        if language == "en":
+            return en.TEXTS
+        if language != "zh":
+            raise KeyError(language)
+        return importlib.import_module("gpuyard.texts.zh").TEXTS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("en", "zh"))
+
+    def __len__(self) -> int:
+        return 2
+
+
+LANGUAGES: Mapping[str, Mapping[str, str]] = _Languages()
 
 
 def language_of_environment(environment: Mapping[str, str] | None = None) -> str:

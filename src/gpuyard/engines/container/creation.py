@@ -16,7 +16,7 @@ from gpuyard.engines.runtime import Unit
 from gpuyard.model.errors import YardError
 from gpuyard.model.slices import Slice
 from gpuyard.slicing.cdi import device_name
-from gpuyard.slicing.keeper import enforced
+from gpuyard.slicing.ladder import enforced
 
 WORKSPACE: Final = "/workspace"
 LABEL_YARD: Final = "gpuyard.yard"

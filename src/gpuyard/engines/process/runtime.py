@@ -19,7 +19,8 @@ from gpuyard.engines.process.records import Claim, End, Record, Start
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Unit, UnitState
 from gpuyard.model.errors import YardError
 from gpuyard.model.times import Clock
-from gpuyard.slicing.keeper import SliceKeeper, enforced
+from gpuyard.slicing.keeper import SliceKeeper
+from gpuyard.slicing.ladder import enforced
 
 HOST_IMAGE: Final = "host"
 
