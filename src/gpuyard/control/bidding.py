@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from gpuyard.billing.spot import NOTICE_US
+from gpuyard.control.waiting import HOLDING
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.events import Event
@@ -18,7 +19,6 @@ from gpuyard.store import events, placements
 from gpuyard.store.placements import Notice
 
 BY_PRICE: Final = "spot price"  # what a notice is for that no other lease waits for
-_HOLDING: Final = frozenset({LeaseState.GRANTED, LeaseState.ACTIVE})
 
 
 def must_be_a_bid(yard: Yard, option: PurchaseOption, slices: SliceRequest, max_price_nano: int | None) -> None:
@@ -46,11 +46,12 @@ def outbid(
     for lease in open_leases:
         if lease.state is LeaseState.REQUESTED and lease.option is PurchaseOption.SPOT:
             spec = workloads[lease.workload_id].spec
-            price = yard.spot_prices.get(spec.slices.offer or "")
-            if price is not None and spec.max_price_nano is not None and spec.max_price_nano < price:
+            bid = spec.max_price_nano
+            price = price_above(yard, spec.slices.offer, bid)
+            if bid is not None and price is not None:
                 lack = {
                     "lacks": "outbid",
-                    "bid": format_price(spec.max_price_nano),
+                    "bid": format_price(bid),
                     "price": format_price(price),
                     "currency": yard.book.currency,
                 }
@@ -60,7 +61,7 @@ def outbid(
 
 def tell_the_outbid(yard: Yard, open_leases: Iterable[Lease], workloads: Mapping[str, Workload], now_us: int) -> None:
     """Gives notice to leases that run and bid less than the price in force, once; told again, it is told once."""
-    going = [each for each in open_leases if each.state in _HOLDING and each.workload_id in workloads]
+    going = [each for each in open_leases if each.state in HOLDING and each.workload_id in workloads]
     going = [each for each in going if is_outbid(yard, workloads[each.workload_id])]
     if not going:
         return
@@ -87,6 +88,10 @@ def _notice(yard: Yard, lease: Lease, workload: Workload, until_us: int, now_us:
 
 def is_outbid(yard: Yard, workload: Workload) -> bool:
     """Whether the price in force is above what this workload bids."""
-    price = yard.spot_prices.get(workload.spec.slices.offer or "")
-    bid = workload.spec.max_price_nano
-    return price is not None and bid is not None and bid < price
+    return price_above(yard, workload.spec.slices.offer, workload.spec.max_price_nano) is not None
+
+
+def price_above(yard: Yard, offer: str | None, bid_nano: int | None) -> int | None:
+    """The price in force of the offer, where it is above the bid; None where it is not, or there is no bid."""
+    price = yard.spot_prices.get(offer or "")
+    return price if price is not None and bid_nano is not None and bid_nano < price else None

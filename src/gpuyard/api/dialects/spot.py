@@ -12,6 +12,7 @@ from gpuyard.api.dialects import nouns
 from gpuyard.api.dialects.faults import Fault
 from gpuyard.billing.spot import ROUND_US
 from gpuyard.catalog import aliases
+from gpuyard.control.bidding import price_above
 from gpuyard.control.buying import slice_of
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import PurchaseOption
@@ -48,10 +49,11 @@ def must_meet_the_price(caller: Asking, kind: str, bought: Bought, code: str) ->
 
     Raises Fault.
     """
-    price = caller.yard.spot_prices.get(aliases.load().offer(kind).lower())
-    if bought.max_price_nano is not None and price is not None and bought.max_price_nano < price:
+    bid = bought.max_price_nano
+    price = price_above(caller.yard, aliases.load().offer(kind).lower(), bid)
+    if bid is not None and price is not None:
         currency = caller.yard.book.currency
-        told = f"The limit of {format_price(bought.max_price_nano)} {currency} an hour is below the spot price in force"
+        told = f"The limit of {format_price(bid)} {currency} an hour is below the spot price in force"
         raise Fault(code, f"{told}, {format_price(price)} {currency}: raise it, leave it out, or wait.")
 
 
