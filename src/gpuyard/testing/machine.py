@@ -28,6 +28,7 @@ from gpuyard.testing.specs import EmulatedCard, parse
 ANY_CARD: Final = 0xFFFFFFFF
 FOREVER: Final = 0xFFFFFFFF
 CUDA_LOST: Final = 719  # what every call answers after an Xid that took the card down
+_LIMITS_FROM: Final = 615  # the first driver with memory limits by cgroup
 _LIVES_FROM: Final = 1 << 40  # each process locks the byte of its slot beyond this offset
 
 
@@ -65,6 +66,7 @@ class Machine:
     queue_depth: launches that a stream takes before the next one waits, at most 1024.
     root: the folder that holds the file; without it, one that is removed at the end.
     file: instead, a file that stays, for programs that outlive this object. One with the same cards is gone on with.
+    driver_version: from 615 on, the driver limits device memory by cgroup: see `groups`.
 
     Raises ValueError for what is out of range, and YardError `native_unavailable` without a compiler.
     """
@@ -97,7 +99,15 @@ class Machine:
         self._stays = file is not None
         self.path = file or self._root / f"machine-{uuid.uuid4().hex[:12]}"
         self._shape: Struct = layout().structs["emulator_file"]
+        limits = int(driver_version.partition(".")[0]) >= _LIMITS_FROM
+        # Where `dmem.max` of the kernel's cgroup /a/b lies, at a/b: the kernel has none for cards that are not there.
+        self.groups: Path | None = self.path.with_name(f"{self.path.name}.groups") if limits else None
+        if self.groups is not None:
+            self.groups.mkdir(exist_ok=True, parents=True)
+        driver = {"driver_version": driver_version, "group_root": str(self.groups or "")}
         if self._stays and self._goes_on():
+            for name, value in driver.items():
+                self._shape.write(self._map, name, value)
             return
         self.path.unlink(missing_ok=True)
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -114,7 +124,7 @@ class Machine:
             "call_ns": call_ns,
             "turn_ns": turn_ns,
             "virtual_ns": 1_000_000_000,
-            "driver_version": driver_version,
+            **driver,
         }
         for name, value in header.items():
             self._shape.write(self._map, name, value)
@@ -161,6 +171,8 @@ class Machine:
         os.close(self._file)
         if not self._stays:
             self.path.unlink(missing_ok=True)
+            if self.groups is not None:
+                shutil.rmtree(self.groups, ignore_errors=True)
         if self._own_root:
             shutil.rmtree(self._root, ignore_errors=True)
 

@@ -55,6 +55,13 @@ uint32_t gy_mps_trouble(void);         /* what every call of a client answers wh
 void gy_mps_failed(uint32_t result);   /* a client died of this, if it is an error that one dies of, and takes all others along */
 bool gy_may_open(uint32_t card);       /* whether the card's compute mode lets this process make a context */
 
+/* device_groups.c: memory limits by cgroup, as drivers from 615 on have them. With the lock held. */
+bool gy_group_allows(uint32_t card, uint64_t bytes); /* whether every cgroup that this process is in has room for so much more */
+uint64_t gy_group_limit(uint32_t card);              /* of the cgroup that it is in itself; UINT64_MAX: none */
+uint64_t gy_group_used(uint32_t card, const char *group); /* by all processes in it and below it */
+uint64_t gy_group_read(const gy_card *card, const char *folder, const char *file); /* UINT64_MAX: no limit, or no such file */
+bool gy_group_write(const gy_card *card, const char *folder, const char *file, uint64_t bytes);
+
 /* device_work.c: processor sharing. All with the lock held. */
 uint64_t gy_now(void);
 uint64_t gy_real_ns(void);

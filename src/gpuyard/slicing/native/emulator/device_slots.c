@@ -156,6 +156,7 @@ bool gy_reserve(uint32_t card, uint64_t bytes) {
     gy_card *at = &gy_here->cards[card];
     gy_lane *lane = gy_lane_on(card);
     if (!lane || (lane->limit && (bytes > lane->limit || lane->used > lane->limit - bytes))) return false;
+    if (!gy_group_allows(card, bytes)) return false;
     if (bytes > at->total - at->used) gy_reap();
     if (bytes > at->total - at->used) {
         at->refused++;
