@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuyard.cli.host import UpOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gpuyard.control.yard import Yard
     from gpuyard.engines.local import LocalEngine
     from gpuyard.engines.runtime import Runtime
     from gpuyard.hardware.probe import Finding, Probe
     from gpuyard.model.fleet import Card
+    from gpuyard.model.said import Said, Why
     from gpuyard.model.times import Clock
     from gpuyard.slicing.cdi import DriverInside
     from gpuyard.slicing.drivers import Driver
@@ -129,23 +131,25 @@ def _add_container_runtime(
         raise YardError("runtime_unavailable", runtime="container", image="--", reason=reason)
 
 
-def enforce_slices(yard: Yard, state: Path, mps: bool = False) -> None:
+def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bool | None = None) -> None:
     """Puts our library between units and the driver, on the cards where it is seen to hold. Where it cannot be had,
-    slices are only booked, and the doctor says why. With `mps`, NVIDIA's Multi-Process Service holds them besides."""
+    slices are only booked, and the doctor says why. With `mps`, NVIDIA's Multi-Process Service holds them besides. The
+    driver's own memory limits hold them wherever that is seen to work, unless `kernel_limits` is False."""
     cards = [card for probe in yard.probes for node in probe.probe().nodes for card in node.cards]
     if not cards or yard.engine.default == "simulated":
         return
     from gpuyard.slicing.building import PROBE
     from gpuyard.slicing.keeper import LIBRARIES_INSIDE
 
-    keeper, held, finding = try_slices(cards, state, yard.simulated_cards)
+    keeper, held, finding = try_slices(cards, state, yard.simulated_cards, kernel_limits)
     yard.engine.findings = (finding,)
     if keeper is None:
         return
     if keeper.mps is not None:
         keeper.mps.contained = yard.engine.default == "container"
     under_mps, told = try_mps_on(keeper, held, mps)
-    yard.engine.findings = (finding, told)
+    by_kernel, limited = try_kernel_on(keeper, held, under_mps, _unit_groups(yard.engine), kernel_limits)
+    yard.engine.findings = (finding, told, limited)
     inside = find_driver_inside(keeper, yard.simulated_cards, held)
 
     def enforce(runtime: Runtime) -> None:
@@ -156,7 +160,9 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False) -> None:
             runtime.enforce(keeper)
             yard.engine.shim_cards["process"] = held
             yard.engine.mps_cards["process"] = under_mps
+            yard.engine.kernel_cards["process"] = by_kernel
             yard.engine.probes["process"] = str(keeper.libraries / PROBE)
+            yard.engine.drivers["process"] = keeper.driver.cuda.parent
         elif isinstance(runtime, ContainerRuntime) and inside is not None:
             runtime.enforce(keeper, inside)
             yard.engine.shim_cards["container"] = held & inside.cards
@@ -165,9 +171,30 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False) -> None:
 
     yard.engine.strangers = keeper.strangers
     yard.engine.watch_mps = keeper.watch_mps
+    if keeper.kernel is not None:
+        yard.engine.limit_changes = keeper.kernel.changes
     yard.engine.multiprocessors = keeper.multiprocessors
     yard.engine.on_close(keeper.end_mps)
     yard.engine.on_each_runtime(enforce)
+
+
+@contextmanager
+def scratch_groups() -> Iterator[tuple[Path, Path] | None]:
+    """A place for cgroups (v2) that are only tried, and where those are mounted; None where there is none."""
+    import os
+
+    from gpuyard.engines.process.cgroup import unified_mount
+
+    mount = unified_mount()
+    folder = Path(mount or "/", f"gpuyard-doctor-{os.getpid()}")
+    if mount is None or not os.access(mount, os.W_OK):
+        yield None
+        return
+    try:
+        yield folder, Path(mount)  # made with the first group in it
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def find_driver_inside(keeper: SliceKeeper, simulated: bool, cards: frozenset[str]) -> DriverInside | None:
@@ -186,31 +213,38 @@ def find_driver_inside(keeper: SliceKeeper, simulated: bool, cards: frozenset[st
     return DriverInside(Library(cuda, usual / cuda.name), nvml and Library(nvml, usual / nvml.name), cards)
 
 
+def _unit_groups(engine: LocalEngine) -> tuple[Path, Path] | None:
+    """Where plain processes have their cgroups (v2), and where those are mounted."""
+    from gpuyard.engines.process.runtime import ProcessRuntime
+
+    runtime = engine.runtimes.get("process")
+    return runtime.unit_groups if isinstance(runtime, ProcessRuntime) else None
+
+
 def try_slices(
-    cards: Sequence[Card], state: Path, simulated: bool
+    cards: Sequence[Card], state: Path, simulated: bool, kernel_limits: bool | None = None
 ) -> tuple[SliceKeeper | None, frozenset[str], Finding]:
     """Who would cut slices on these cards, on which of them (by UUID) that was seen to hold, and what the doctor says
-    of it. On simulated cards the driver is the emulator."""
+    of it. On simulated cards the driver is the emulator, with memory limits by cgroup where they are asked for or were
+    the last time."""
     from gpuyard.hardware.amd import is_amd
     from gpuyard.hardware.probe import Finding
     from gpuyard.model.errors import YardError
     from gpuyard.slicing.keeper import SliceKeeper
-    from gpuyard.slicing.trial import try_ways
+    from gpuyard.slicing.trial import try_ways, why
 
     cards = [card for card in cards if not is_amd(card.uuid)]  # CUDA is not for them: they are leased whole
     if not cards:
         return None, frozenset(), Finding("slices", None, {"detail": "AMD"})
     try:
-        keeper = SliceKeeper(state / "slices", _emulator(cards, state) if simulated else real_driver())
+        keeper = SliceKeeper(state / "slices", _emulator(cards, state, kernel_limits) if simulated else real_driver())
         under_mps = set(keeper.ceilings())  # by an earlier yard, whose programs run on: nobody else could open them
         told = try_ways(keeper, [card.uuid for card in cards if card.uuid not in under_mps])
         told |= dict.fromkeys(under_mps.intersection(card.uuid for card in cards))
     except (YardError, ValueError, OSError) as error:
-        reason = str(error.params.get("reason", error.code)) if isinstance(error, YardError) else str(error)
-        return None, frozenset(), Finding("slices", False, {"detail": reason})
+        return None, frozenset(), Finding("slices", False, {"detail": why(error)})
     held = frozenset(uuid for uuid, why in told.items() if why is None)
-    detail = ", ".join(sorted({why for why in told.values() if why is not None}))
-    params = {"cards": len(held), "detail": detail, "by": "preload" if keeper.preload else "library_path"}
+    params = {"cards": len(held), "detail": _reasons(told), "by": "preload" if keeper.preload else "library_path"}
     return keeper, held, Finding("slices", bool(held), params)
 
 
@@ -218,6 +252,7 @@ def try_mps_on(keeper: SliceKeeper, cards: frozenset[str], wanted: bool) -> tupl
     """On which of these cards MPS holds slices, and what the doctor says of it. It is tried where it is wanted, and on
     cards that an earlier yard left under it: their programs run on."""
     from gpuyard.hardware.probe import Finding
+    from gpuyard.model.said import Said
     from gpuyard.slicing.mps_trial import try_mps
 
     left = frozenset(keeper.ceilings()) & cards
@@ -227,13 +262,57 @@ def try_mps_on(keeper: SliceKeeper, cards: frozenset[str], wanted: bool) -> tupl
         return left, Finding("mps", None)
     told = try_mps(keeper, sorted(cards if wanted else left))
     held = frozenset(uuid for uuid, why in told.items() if why is None)
-    detail = "; ".join(sorted({why for why in told.values() if why is not None}))
+    detail = _reasons(told)
     if held:
-        return held | left, Finding("mps", True, {"cards": len(held), "detail": f" ({detail})" if detail else ""})
-    return left, Finding("mps", False, {"detail": detail or "there is no card"})
+        return held | left, Finding("mps", True, {"cards": len(held), "detail": _aside(detail)})
+    return left, Finding("mps", False, {"detail": detail or Said("trial.no_card")})
 
 
-def _emulator(cards: Sequence[Card], state: Path) -> Driver:
+def try_kernel_on(
+    keeper: SliceKeeper,
+    cards: frozenset[str],
+    under_mps: frozenset[str],
+    groups: tuple[Path, Path] | None,
+    wanted: bool | None,
+) -> tuple[frozenset[str], Finding]:
+    """On which of these cards the driver itself holds the memory of slices, and what the doctor says of it. It is tried
+    unless it is not wanted: a limit touches nobody but the group that has it. `groups`: where units have their cgroups,
+    and where those are mounted."""
+    from gpuyard.hardware.probe import Finding
+    from gpuyard.model.said import Said
+    from gpuyard.slicing.kernel_limits import KernelLimits, missing_for, pass_on
+    from gpuyard.slicing.kernel_trial import try_kernel
+
+    units, mount = groups or (None, None)
+    lacking = missing_for(keeper.driver, units, mount)
+    if lacking is not None or units is None or mount is None or keeper.driver.groups is None:
+        return frozenset(), Finding("kernel_limits", False if wanted else None, {"detail": lacking})
+    keeper.hold_by_kernel(KernelLimits(keeper.driver, units, mount, keeper.driver.groups))
+    keeper.kernel_under_mps = under_mps
+    if wanted is False:
+        return frozenset(), Finding("kernel_limits", None, {"detail": Said("kernel_limits.off")})
+    if wanted:
+        pass_on(units, mount)
+    told = try_kernel(keeper, sorted(cards))
+    held = frozenset(uuid for uuid, why in told.items() if why is None)
+    detail = _reasons(told) or (Said("trial.no_card"),)
+    if not held:
+        return held, Finding("kernel_limits", False if wanted else None, {"detail": detail})
+    return held, Finding("kernel_limits", True, {"cards": len(held), "detail": _aside(_reasons(told))})
+
+
+def _reasons(told: Mapping[str, Why | None]) -> tuple[Why, ...]:
+    """Each reason once."""
+    return tuple({repr(why): why for why in told.values() if why is not None}.values())
+
+
+def _aside(reasons: tuple[Why, ...]) -> Said | str:
+    from gpuyard.model.said import Said
+
+    return Said("trial.aside", {"detail": reasons}) if reasons else ""
+
+
+def _emulator(cards: Sequence[Card], state: Path, kernel_limits: bool | None) -> Driver:
     """The driver emulator with these simulated cards. Raises ValueError where it has no such cards, or not so many."""
     from dataclasses import replace
 
@@ -245,7 +324,9 @@ def _emulator(cards: Sequence[Card], state: Path) -> Driver:
         replace(parse(f"1x{card.model}")[0], uuid=card.uuid, memory_bytes=card.memory_bytes, pci_bus=index + 1)
         for index, card in enumerate(cards)
     ]
-    machine = Machine(emulated, file=state / "emulator")
+    limited = kernel_limits or (kernel_limits is None and (state / "emulator.groups").exists())
+    version = {"driver_version": "615.71.09"} if limited else {}
+    machine = Machine(emulated, file=state / "emulator", **version)
     return Driver(
         machine.libraries / "libcuda.so.1",
         machine.libraries / "libnvidia-ml.so.1",
@@ -253,6 +334,7 @@ def _emulator(cards: Sequence[Card], state: Path) -> Driver:
         turn_ns=0,
         files={"GPUYARD_EMULATOR": machine.path},
         mps_control=machine.mps_control,
+        groups=machine.groups,
     )
 
 
@@ -264,6 +346,7 @@ def real_driver() -> Driver:
 
     from gpuyard.slicing.context_cost import measured_context_bytes
     from gpuyard.slicing.drivers import Driver
+    from gpuyard.slicing.kernel_limits import REAL_MOUNT
 
     program = "import ctypes; ctypes.CDLL('libcuda.so.1'); print(open('/proc/self/maps').read())"
     done = subprocess.run(  # noqa: S603 - this very Python
@@ -274,5 +357,10 @@ def real_driver() -> Driver:
         raise OSError("libcuda.so.1")
     nvml = Path(cuda).with_name("libnvidia-ml.so.1")
     control = shutil.which("nvidia-cuda-mps-control")
-    bare = Driver(Path(cuda), nvml if nvml.exists() else None, mps_control=Path(control) if control else None)
+    bare = Driver(
+        Path(cuda),
+        nvml if nvml.exists() else None,
+        mps_control=Path(control) if control else None,
+        groups=REAL_MOUNT,
+    )
     return replace(bare, context_bytes=measured_context_bytes(bare))

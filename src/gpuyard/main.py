@@ -231,7 +231,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
         card_energy=dict if simulated else nvidia_energy,
         stripe_secret=os.environ.get("GPUYARD_STRIPE_WEBHOOK_SECRET") or None,
     )
-    enforce_slices(yard, state, options.mps)
+    enforce_slices(yard, state, options.mps, options.kernel_limits)
     update_fleet(yard, clock.now_us())
     return yard
 
@@ -336,7 +336,7 @@ def doctor(options: UpOptions) -> DoctorReport:
     import shutil
     import tempfile
 
-    from gpuyard.adapters import find_driver_inside, try_mps_on, try_slices
+    from gpuyard.adapters import find_driver_inside, scratch_groups, try_kernel_on, try_mps_on, try_slices
     from gpuyard.engines.container.sockets import find_socket
     from gpuyard.hardware.confidential import find_confidential
     from gpuyard.hardware.probe import Finding
@@ -355,19 +355,24 @@ def doctor(options: UpOptions) -> DoctorReport:
     findings.append(find_confidential())
     kind = options.runtime if options.runtime != "auto" else "process"
     cards = [card for node in report.nodes for card in node.cards]
-    shim, mps = frozenset[str](), frozenset[str]()
+    shim, mps, by_kernel = frozenset[str](), frozenset[str](), frozenset[str]()
     if cards and kind != "simulated":
         with tempfile.TemporaryDirectory() as scratch:
-            keeper, shim, finding = try_slices(cards, Path(scratch), options.simulate is not None)
+            wanted = options.kernel_limits
+            keeper, shim, finding = try_slices(cards, Path(scratch), options.simulate is not None, wanted)
             findings.append(finding)
             if keeper is not None:
                 if keeper.mps is not None:
                     keeper.mps.contained = kind == "container"
                 mps, finding = try_mps_on(keeper, shim, options.mps)
                 findings.append(finding)
+                with scratch_groups() as groups:
+                    by_kernel, finding = try_kernel_on(keeper, shim, mps, groups, wanted)
+                findings.append(finding)
         if kind == "container":
             inside = find_driver_inside(keeper, options.simulate is not None, shim) if keeper is not None else None
             shim &= inside.cards if inside is not None else frozenset()
+            by_kernel = frozenset()  # containers are not held so yet
     return {
         "findings": [{"name": f.name, "ok": f.ok, "params": dict(f.params)} for f in findings],
         "cards": [
@@ -383,7 +388,9 @@ def doctor(options: UpOptions) -> DoctorReport:
                         "not_protected": list(verdict.not_protected),
                     }
                     for name, parts in (("full", 1), ("fraction", 2))
-                    for verdict in [guarantee(card, SliceShape.fraction(card.memory_bytes, parts), kind, shim, mps)]
+                    for verdict in [
+                        guarantee(card, SliceShape.fraction(card.memory_bytes, parts), kind, shim, mps, by_kernel)
+                    ]
                 ],
             }
             for card in cards

@@ -120,7 +120,7 @@ _WORD = {True: "ok", False: "missing", None: "unknown"}
 
 def _guarantee(card: Card, parts: int, name: str, engine: LocalEngine, language: str) -> views.View:
     kind, shape = engine.default, SliceShape.fraction(card.memory_bytes, parts)
-    verdict = guarantee(card, shape, kind, engine.shim_on(kind), engine.mps_on(kind))
+    verdict = guarantee(card, shape, kind, engine.shim_on(kind), engine.mps_on(kind), engine.kernel_on(kind))
     return {
         "shape": name,
         "guarantee": verdict.guarantee.value,

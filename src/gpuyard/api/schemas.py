@@ -261,7 +261,7 @@ class EventView(BaseModel):
 
 
 class CheckView(BaseModel):
-    name: Literal["cards", "shown", "memory", "compute", "multiprocessors"]
+    name: Literal["cards", "shown", "memory", "memory_past", "compute", "multiprocessors"]
     way: str
     card: str
     limit: int = Field(description="cards, bytes, parts per million or multiprocessors")

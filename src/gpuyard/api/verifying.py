@@ -13,12 +13,13 @@ from gpuyard.api import schemas
 from gpuyard.api.asking import Asking, Caller
 from gpuyard.api.inside import newest_leases
 from gpuyard.api.rendering import answer
-from gpuyard.engines.runtime import Session
+from gpuyard.engines.runtime import Runtime, Session
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import Lease
+from gpuyard.model.slices import Guarantee
 from gpuyard.model.workloads import Workload
 from gpuyard.slicing.ladder import enforced
-from gpuyard.slicing.verify import TRY_MILLISECONDS, judge
+from gpuyard.slicing.verify import TRY_MILLISECONDS, judge, judge_past, past_library
 
 router = APIRouter(tags=["inside"])
 _TIMEOUT_S: Final = 120.0
@@ -35,14 +36,17 @@ async def verify(
     if program is None:
         raise YardError("nothing_to_verify", workload=found.name, guarantee=lease.slices[0].guarantee.value)
     runtime = caller.yard.engine.get(found.runtime)
-    session = await runtime.execute(lease.unit_name, (program, str(TRY_MILLISECONDS)), False)
-    try:
-        printed = await asyncio.wait_for(_all(session), _TIMEOUT_S)
-    except TimeoutError:
-        raise YardError("verify_failed", reason=f"{_TIMEOUT_S:g} s") from None
-    finally:
-        await session.close()
-    checks = judge(lease.slices, printed, caller.yard.engine.multiprocessors)
+    engine = caller.yard.engine
+    printed = await _printed(runtime, lease.unit_name, (program, str(TRY_MILLISECONDS)))
+    checks = judge(lease.slices, printed, engine.multiprocessors, engine.mps_on(found.runtime))
+    driver = engine.drivers.get(found.runtime)
+    if driver is not None and any(cut.guarantee is Guarantee.KERNEL for cut in lease.slices):
+        engine.trying.add(lease.unit_name)
+        try:
+            past = await _printed(runtime, lease.unit_name, past_library(program, driver))
+        finally:
+            engine.trying.discard(lease.unit_name)
+        checks += judge_past(lease.slices, past)
     return answer(
         {
             "workload": found.name,
@@ -62,6 +66,17 @@ async def verify(
             ],
         }
     )
+
+
+async def _printed(runtime: Runtime, unit: str, command: tuple[str, ...]) -> bytes:
+    """What a program inside of the unit prints. Raises YardError `verify_failed` where it takes too long."""
+    session = await runtime.execute(unit, command, False)
+    try:
+        return await asyncio.wait_for(_all(session), _TIMEOUT_S)
+    except TimeoutError:
+        raise YardError("verify_failed", reason=f"{_TIMEOUT_S:g} s") from None
+    finally:
+        await session.close()
 
 
 async def _all(session: Session) -> bytes:

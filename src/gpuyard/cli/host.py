@@ -22,6 +22,9 @@ class UpOptions:
     runtime: str = "auto"
     on_escape: str = "notice"  # or stop: end programs that go around their slice
     mps: bool = False  # whether NVIDIA's Multi-Process Service holds slices besides our library
+    kernel_limits: bool | None = (
+        None  # whether the driver's own memory limits hold slices; None: where they are seen to
+    )
     spot_notice_us: int = 120_000_000
     spot_minimum_run_us: int = 600_000_000
     tax_table: Path | None = None

@@ -24,7 +24,8 @@ class EscapeWatch:
     def look(self, now_us: int) -> None:
         """Appends an event for every stranger that is new. A driver that is silent is left to the probe to tell."""
         try:
-            found = self._yard.engine.strangers()
+            trying = self._yard.engine.trying  # past the library, because somebody asked to
+            found = [stranger for stranger in self._yard.engine.strangers() if stranger.unit not in trying]
             ended = self._end(found) if found and self._yard.end_escaped else frozenset[tuple[str, int, int]]()
         except (OSError, YardError) as error:
             log.warning("cards_not_seen", extra={"reason": str(error)})

@@ -62,7 +62,8 @@ def update_fleet(yard: Yard, now_us: int) -> None:
 
 def _roster(yard: Yard, nodes: list[Node]) -> Roster:
     kind = yard.engine.default
-    return Roster.of(nodes, yard.book, kind, yard.engine.shim_on(kind), yard.engine.mps_on(kind))
+    engine = yard.engine
+    return Roster.of(nodes, yard.book, kind, engine.shim_on(kind), engine.mps_on(kind), engine.kernel_on(kind))
 
 
 def _same(node: Node, known: Node | None) -> bool:

@@ -152,7 +152,8 @@ def _check_one_card_under_mps(yard: Yard, slices: SliceRequest, kind: str) -> No
     for card in yard.roster.cards if slices.count > 1 and mps else ():
         if slices.card_model not in (None, card.model):
             continue
-        if guarantee(card, slices.shape, kind, shim, mps).guarantee is Guarantee.MPS:
+        level = guarantee(card, slices.shape, kind, shim, mps, yard.engine.kernel_on(kind)).guarantee
+        if level is Guarantee.MPS or (level is Guarantee.KERNEL and card.uuid in mps):
             raise YardError("mps_one_card", count=slices.count, model=card.model)
 
 

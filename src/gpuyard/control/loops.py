@@ -21,6 +21,7 @@ from gpuyard.control.escape_watch import EscapeWatch
 from gpuyard.control.geography import stop_what_is_outside
 from gpuyard.control.invoicing import issue_monthly
 from gpuyard.control.learning import learn_demand, recall_arrivals
+from gpuyard.control.limit_watch import tell_of_limits
 from gpuyard.control.money_watch import MoneyWatch
 from gpuyard.control.moving import EMPTY_NODES_EVERY_US, empty_nodes, finish_moves, move_for_the_waiting
 from gpuyard.control.mps_watch import look_after_mps
@@ -88,6 +89,7 @@ class Loops:
         look_after_mps(self.yard, now.at_us)
         if now.at_us >= self._next_escapes_us:
             self._escapes.look(now.at_us)
+            tell_of_limits(self.yard, now.at_us)
             self._next_escapes_us = now.at_us + ESCAPES_EVERY_US
         follow_prices(self.yard, now.at_us)
         if now.at_us >= self._next_invoices_us:

@@ -177,8 +177,9 @@ def _grant(
 ) -> list[Event]:
     shape = workload.spec.slices.shape
     cards = [card for uuid in placement.card_uuids if (card := yard.roster.card(uuid)) is not None]
-    shim, mps = yard.engine.shim_on(workload.runtime), yard.engine.mps_on(workload.runtime)
-    levels = {card.uuid: guarantee(card, shape, workload.runtime, shim, mps).guarantee for card in cards}
+    engine, kind = yard.engine, workload.runtime
+    held = engine.shim_on(kind), engine.mps_on(kind), engine.kernel_on(kind)
+    levels = {card.uuid: guarantee(card, shape, kind, *held).guarantee for card in cards}
     cut = tuple(Slice(lease.id, card.uuid, shape, levels[card.uuid]) for card in cards)
     spot = lease.option is PurchaseOption.SPOT
     most = workload.spec.max_price_nano

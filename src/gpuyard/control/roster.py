@@ -33,13 +33,14 @@ class Roster:
         runtime_kind: str,
         shim: frozenset[str] = frozenset(),
         mps: frozenset[str] = frozenset(),
+        kernel: frozenset[str] = frozenset(),
     ) -> Roster:
-        """The roster of these nodes, with what is offered when `runtime_kind` runs it; `shim` and `mps` as the ladder
-        has them."""
+        """The roster of these nodes, with what is offered when `runtime_kind` runs it; `shim`, `mps` and `kernel` as
+        the ladder has them."""
         here = [node for node in nodes if node.state is not NodeState.LOST]
         cards = [card for node in here for card in node.cards if card.state is not CardState.MISSING]
         offers = catalog_offers.make(
-            cards, here, book, lambda card, shape: guarantee(card, shape, runtime_kind, shim, mps)
+            cards, here, book, lambda card, shape: guarantee(card, shape, runtime_kind, shim, mps, kernel)
         )
         return cls(
             nodes=tuple(nodes),

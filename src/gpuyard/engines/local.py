@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuyard.engines.activity import Activity, Watched
@@ -13,6 +14,7 @@ from gpuyard.model.errors import YardError
 
 if TYPE_CHECKING:
     from gpuyard.slicing.escape import Stranger
+    from gpuyard.slicing.kernel_units import LimitChange
     from gpuyard.slicing.mps import Restart
 
 HOST_IMAGE = "host"
@@ -30,12 +32,16 @@ class LocalEngine:
         # By runtime, the cards on which our library was seen to keep units to their slices.
         self.shim_cards: dict[str, frozenset[str]] = {}
         self.mps_cards: dict[str, frozenset[str]] = {}  # those on which MPS was seen to hold them besides
+        self.kernel_cards: dict[str, frozenset[str]] = {}  # those on which the driver was seen to hold their memory
+        self.limit_changes: Callable[[], Sequence[LimitChange]] = tuple  # limits that were not as they should be
         self.multiprocessors: Mapping[str, int] = {}  # of each card, where it matters
         self.watch_mps: Callable[[], Sequence[Restart]] = tuple  # looks after MPS's daemons; those that had died
         self.findings: tuple[Finding, ...] = ()  # what the runtimes found of this machine
         self.strangers: Callable[[], Sequence[Stranger]] = tuple  # who uses a card past its slice, as seen now
         # By runtime, the program inside of units that tries what their slices hold.
         self.probes: dict[str, str] = {}
+        self.drivers: dict[str, Path] = {}  # by runtime, the folder inside of units with the driver's own libcuda.so.1
+        self.trying: set[str] = set()  # units in which a program of ours goes past our library now, to see what holds
         self._isolation: dict[str, Isolation] = {}
         self._closers: list[Callable[[], None]] = []
         self._joining = threading.Lock()
@@ -48,6 +54,10 @@ class LocalEngine:
     def mps_on(self, kind: str) -> frozenset[str]:
         """The cards (by UUID) on which MPS holds units of that runtime to their slices."""
         return self.mps_cards.get(kind, frozenset())
+
+    def kernel_on(self, kind: str) -> frozenset[str]:
+        """The cards (by UUID) on which the driver itself holds units of that runtime to their memory."""
+        return self.kernel_cards.get(kind, frozenset())
 
     def on_each_runtime(self, prepare: Callable[[Runtime], None]) -> None:
         """Does this with every runtime that is here, and with each that joins later before it runs anything."""

@@ -30,6 +30,7 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "native_unavailable": 422,
     "mps_one_card": 422,
     "mps_unavailable": 503,
+    "kernel_unavailable": 503,
     "shared_file_broken": 500,
     "limit_too_large": 422,
     "priority_too_high": 422,

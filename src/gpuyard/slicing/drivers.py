@@ -18,7 +18,8 @@ TURN_NS: Final = 2_000_000
 @dataclass(frozen=True, slots=True)
 class Driver:
     """The driver's libraries on this machine, and what a program needs besides to use them. `files`: files that it
-    opens by the variable of that name (the emulator has one). `mps_control`: nvidia-cuda-mps-control, where it is."""
+    opens by the variable of that name (the emulator has one). `mps_control`: nvidia-cuda-mps-control, where it is.
+    `groups`: the folder in which the driver finds the cgroups that it limits; None where it is known to limit none."""
 
     cuda: Path
     nvml: Path | None
@@ -27,6 +28,7 @@ class Driver:
     turn_ns: int = TURN_NS
     files: Mapping[str, Path] = field(default_factory=dict[str, Path])
     mps_control: Path | None = None
+    groups: Path | None = None
 
     def variables(self) -> dict[str, str]:
         """For programs of this machine that use the driver."""

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from gpuyard.slicing.device_files import COMPUTE_DEVICES, unit_of
+from gpuyard.slicing.kernel_limits import GroupLimit
 from gpuyard.slicing.ledger import Holder, inner_pid_of, namespace_of, start_time_of
 
 _TIMEOUT_S: Final = 30
@@ -25,6 +26,7 @@ UNCOUNTED_BYTES: Final = 1 << 30
 _PROGRAM: Final = """
 import json, os, sys, pynvml as n
 n.nvmlInit()
+groups = json.loads(sys.argv.pop(1))
 cards = [n.nvmlDeviceGetHandleByIndex(i) for i in range(n.nvmlDeviceGetCount())]
 running = [(n.nvmlDeviceGetUUID(c), n.nvmlDeviceGetComputeRunningProcesses(c)) for c in cards]
 numbers = {os.stat(path).st_rdev for path in sys.argv[1:] if os.path.exists(path)}
@@ -35,9 +37,16 @@ def mode(card):
         return n.nvmlDeviceGetComputeMode(card)
     except n.NVMLError:
         return None
+def limit(uuid, folder):
+    seen = n.c_nvmlGetMemoryLimits_v1_t(folder.encode())
+    try:
+        n.nvmlDeviceGetMemoryLimits_v1(n.nvmlDeviceGetHandleByUUID(uuid), seen)
+    except n.NVMLError:
+        return None
+    return seen.hardLimit, seen.currentUsed
 print(json.dumps([
     not numbers & opened, [[u, p.pid, p.usedGpuMemory] for u, processes in running for p in processes],
-    {n.nvmlDeviceGetUUID(c): mode(c) for c in cards},
+    {n.nvmlDeviceGetUUID(c): mode(c) for c in cards}, [limit(*each) for each in groups],
 ]))
 """
 
@@ -114,20 +123,24 @@ def _is_within(noted_bytes: int | None, held_bytes: int) -> bool:
 @dataclass(frozen=True, slots=True)
 class CardLook:
     """What NVML sees of every card. `device_tells`: NVML itself keeps the compute device shut, so that whoever has it
-    open computes; where a driver's NVML opens it, that says nothing."""
+    open computes; where a driver's NVML opens it, that says nothing. `limits`: of the groups that were asked for, by
+    card and folder."""
 
     uses: tuple[CardUse, ...]
     device_tells: bool
     modes: Mapping[str, int | None]  # compute modes by UUID
+    limits: Mapping[tuple[str, str], GroupLimit | None]
 
 
-def card_look(environment: Mapping[str, str]) -> CardLook:
-    """What is on the cards now. Raises OSError where NVML does not answer."""
+def card_look(environment: Mapping[str, str], groups: Sequence[tuple[str, str]] = ()) -> CardLook:
+    """What is on the cards now, and the memory limits of these cgroups (card, folder). Raises OSError where NVML does
+    not answer."""
     done = subprocess.run(  # noqa: S603 - this very Python
-        [sys.executable, "-c", _PROGRAM, *COMPUTE_DEVICES],
+        [sys.executable, "-c", _PROGRAM, json.dumps(list(groups)), *COMPUTE_DEVICES],
         env={**os.environ, **environment}, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         raise OSError(done.stderr.strip().rpartition("\n")[2])
-    tells, rows, modes = json.loads(done.stdout)
-    return CardLook(tuple(CardUse(*row) for row in rows), tells, modes)
+    tells, rows, modes, limits = json.loads(done.stdout)
+    told = {group: None if one is None else GroupLimit(*one) for group, one in zip(groups, limits, strict=True)}
+    return CardLook(tuple(CardUse(*row) for row in rows), tells, modes, told)

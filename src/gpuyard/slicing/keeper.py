@@ -16,9 +16,11 @@ from gpuyard.model.slices import Guarantee, Slice
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.slicing import building
 from gpuyard.slicing.cdi import BindMount, DriverInside, Library
-from gpuyard.slicing.device_files import openers
+from gpuyard.slicing.device_files import openers, unit_of
 from gpuyard.slicing.drivers import Driver
-from gpuyard.slicing.escape import Stranger, card_look, strangers
+from gpuyard.slicing.escape import CardLook, Stranger, card_look, strangers
+from gpuyard.slicing.kernel_limits import KernelLimits
+from gpuyard.slicing.kernel_units import KernelUnits
 from gpuyard.slicing.ledger import Holder, Usage, reap, usage
 from gpuyard.slicing.mps import MpsCards, Restart
 from gpuyard.slicing.mps_daemon import SHARED_MEMORY, Ceiling, allowed_multiprocessors
@@ -67,6 +69,9 @@ class SliceKeeper:
         # Cards under MPS, where this machine's driver has that; and how many multiprocessors cards have.
         self.mps = MpsCards(root / "mps", driver, driver.mps_control) if driver.mps_control is not None else None
         self.multiprocessors: dict[str, int] = {}
+        # Where the driver itself limits memory; and on which cards MPS holds the compute of such slices.
+        self.kernel: KernelUnits | None = None
+        self.kernel_under_mps: frozenset[str] = frozenset()
         self._changing = RLock()  # who is under MPS
         (root / "clocks").mkdir(parents=True, exist_ok=True)
         for folder in (root, root / "clocks"):
@@ -85,11 +90,17 @@ class SliceKeeper:
         else:
             (self._root / _PRELOADED).unlink(missing_ok=True)
 
+    def hold_by_kernel(self, limits: KernelLimits) -> None:
+        """From now on the driver itself limits the memory of slices that say so."""
+        self.kernel = KernelUnits(self._root, limits)
+
     def for_process(self, unit: str, slices: Sequence[Slice]) -> Cut:
         """Cuts the slices of a unit that runs as a plain process.
 
-        Raises YardError `slice_refused`, and `mps_unavailable` where MPS must hold one and does not.
+        Raises YardError `slice_refused`, and `mps_unavailable` or `kernel_unavailable` where MPS or the driver must
+        hold one and does not.
         """
+        self._limit_by_kernel(unit, slices)
         folder = self._cut(unit, slices, self.driver.cuda, self.driver.nvml, None)
         paths = [str(self.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
         environment = {**self.driver.variables(), VARIABLE: str(folder / "slice")}
@@ -98,7 +109,7 @@ class SliceKeeper:
             names = [target.soname for target in building.TARGETS if target.folder == "shim"]
             environment["LD_PRELOAD"] = ":".join(str(self.libraries / name) for name in names)
         for cut in slices:
-            if cut.guarantee is Guarantee.MPS and self.mps is not None:
+            if self.mps is not None and self._is_under_mps(cut):
                 environment.update(_ceiling(cut).variables(str(self.mps.pipes(cut.card_uuid))))
         return Cut(environment)
 
@@ -127,7 +138,7 @@ class SliceKeeper:
             clock = self._clock(unit, cut)
             if clock is not None:
                 mounts.append(BindMount(clock, _INSIDE / "clocks" / cut.card_uuid, False))
-            if cut.guarantee is Guarantee.MPS and self.mps is not None:
+            if self.mps is not None and self._is_under_mps(cut):
                 mounts.append(BindMount(self.mps.pipes(cut.card_uuid), _INSIDE / "mps", False))
                 mounts.append(BindMount(self.mps.shared_memory(cut.card_uuid), SHARED_MEMORY, False))
                 environment.update(_ceiling(cut).variables(str(_INSIDE / "mps")))
@@ -144,6 +155,8 @@ class SliceKeeper:
         for clock in (self._root / "clocks").iterdir():
             with suppress(YardError, OSError):  # spoilt: whoever comes next is refused until it is made anew
                 forget_tenant(clock, unit)
+        if self.kernel is not None:
+            self.kernel.end(unit)
         shutil.rmtree(folder, ignore_errors=True)
 
     def units(self, contained: bool | None = None) -> frozenset[str]:
@@ -162,14 +175,20 @@ class SliceKeeper:
         if not units:
             return ()
         before, opened = self._holders(units), openers(units)
-        look = card_look(self.driver.bare())
+        look = card_look(self.driver.bare(), self.kernel.asked() if self.kernel is not None else ())
         if self.mps is not None:
             with self._changing:
                 self.mps.shut_again(look.modes, self.ceilings())
         # What was allocated or freed while NVML was asked is in one of the two looks. A device is open in both: the
         # child of a program on a slice has it too, until it begins its own.
         opened = opened & openers(units) if look.device_tells else frozenset()
+        self._watch_kernel(look, units, opened)
         return strangers(look.uses, (*before, *self._holders(units)), units, opened)
+
+    def _watch_kernel(self, look: CardLook, units: Collection[str], opened: Collection[int]) -> None:
+        if self.kernel is not None:
+            pids = {use.pid for use in look.uses} | set(opened)
+            self.kernel.look(look.limits, [(unit, pid) for pid in pids if (unit := unit_of(pid)) in units])
 
     def _holders(self, units: Collection[str]) -> list[Holder]:
         found: list[Holder] = []
@@ -259,16 +278,32 @@ class SliceKeeper:
         # A slice that is smaller than a context holds none: its programs are told that there is no memory.
         memory = cut.shape.memory_bytes
         context, turn = min(self.driver.context_bytes, memory - 1), self.driver.turn_ns
-        if cut.guarantee is not Guarantee.MPS:
+        if not self._is_under_mps(cut):
             return SliceCard(cut.card_uuid, memory, cut.shape.compute_ppm, context, self._mode, clock, turn)
         # Its multiprocessors are its own, and its programs share the time of those. They take no turns with others.
         own = allowed_multiprocessors(self.multiprocessors[cut.card_uuid], cut.shape.compute_ppm)
         whole, cap, share = SHARE_WHOLE_PPM, ComputeMode.CAP, cut.shape.compute_ppm
         return SliceCard(cut.card_uuid, memory, whole, context, cap, clock, 0, own, share)
 
+    def _is_under_mps(self, cut: Slice) -> bool:
+        by_kernel = cut.guarantee is Guarantee.KERNEL and cut.card_uuid in self.kernel_under_mps
+        return by_kernel or cut.guarantee is Guarantee.MPS
+
+    def _limit_by_kernel(self, unit: str, slices: Sequence[Slice]) -> None:
+        """Raises YardError `kernel_unavailable`."""
+        cards = {cut.card_uuid: cut.shape.memory_bytes for cut in slices if cut.guarantee is Guarantee.KERNEL}
+        if not cards:
+            return
+        if self.kernel is None:
+            raise YardError("kernel_unavailable", card=min(cards), reason="the driver's memory limits are not here")
+        try:
+            self.kernel.hold(unit, self.kernel.limits.group_of_unit(unit), cards)
+        except OSError as error:
+            raise YardError("kernel_unavailable", card=min(cards), reason=f"{unit}: {error}") from error
+
     def _hold_by_mps(self, unit: str, slices: Sequence[Slice]) -> None:
         """Raises YardError `mps_one_card` and `mps_unavailable`."""
-        held = [cut for cut in slices if cut.guarantee is Guarantee.MPS]
+        held = [cut for cut in slices if self._is_under_mps(cut)]
         if not held:
             self._put_back(slices)
             return
@@ -297,7 +332,7 @@ class SliceKeeper:
     def _clock(self, unit: str, cut: Slice) -> Path | None:
         """The clock that a slice's launches are measured by: the card's, or under MPS one of its own; None where they
         are not."""
-        if cut.guarantee is Guarantee.MPS:
+        if self._is_under_mps(cut):
             return self._root / unit / "clock"
         return self._root / "clocks" / cut.card_uuid if cut.shape.compute_ppm < SHARE_WHOLE_PPM else None
 

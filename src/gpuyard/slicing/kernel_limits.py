@@ -1,5 +1,5 @@
-"""Limits of device memory that the driver itself holds, by cgroup: no program in the group gets more of a card, whatever
-libraries it brings.
+"""Limits of device memory that the driver itself holds, by cgroup: no program in the group gets more of a card,
+whatever libraries it brings.
 
 Drivers from 615 on (CUDA 13.4) have them. They are set through NVML alone: it finds the group's entry for the card, and
 works by the kernel's `dmem` controller (Linux 6.14) or, without one, by accounts of the driver's own. Only root sets
@@ -19,14 +19,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gpuyard.model.said import Said, Why
 from gpuyard.slicing.drivers import Driver
 
 UNLIMITED: Final = (1 << 64) - 1  # NVML_DEVICE_MEMORY_LIMIT_MAX
 _TIMEOUT_S: Final = 30
 _REMOVE_PATIENCE_S: Final = 0.5
+REAL_MOUNT: Final = Path("/sys/fs/cgroup")  # the driver looks for cgroup v2 there, and nowhere else
+_CONTROLLER: Final = "dmem"
+_SAID: Final = {
+    "NVMLError_FunctionNotFound": Said("kernel_limits.old_driver"),
+    "NVMLError_NoPermission": Said("kernel_limits.not_root"),
+    "NVMLError_NotSupported": Said("kernel_limits.not_supported"),
+    "NVMLError_NotFound": Said("kernel_limits.not_passed_on"),
+}
 
-# Sets limits, then tells what is set. The soft limit stays 0: it would reserve memory in every group above, which nobody
-# gives back when a group is just removed, and have MPS end programs that are beyond theirs.
+# Sets limits, then tells what is set. The soft limit stays 0: another would reserve memory in every group above, and
+# nobody gives that back when a group is just removed; and MPS ends programs that are beyond theirs.
 _PROGRAM: Final = """
 import json, sys, pynvml as n
 n.nvmlInit()
@@ -43,6 +52,14 @@ for uuid, folder, wanted in json.loads(sys.argv[1]):
         told.append(None)
 print(json.dumps(told))
 """
+
+
+class LimitRefused(OSError):
+    """What NVML said, where there are words of ours for it."""
+
+    def __init__(self, detail: str, said: Why) -> None:
+        super().__init__(detail)
+        self.said = said
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +152,34 @@ class KernelLimits:
             place.mkdir(parents=True, exist_ok=True)
 
 
+def missing_for(driver: Driver, units: Path | None, mount: Path | None) -> Why | None:
+    """What this machine lacks for such limits, as far as it can be told without trying; None: nothing.
+
+    `units` and `mount`: where units have their cgroups (v2), and where those are mounted."""
+    if driver.groups is None:
+        return Said("kernel_limits.old_driver")
+    if os.geteuid() != 0:
+        return Said("kernel_limits.not_root")
+    if driver.groups == REAL_MOUNT and mount != REAL_MOUNT:
+        return Said("kernel_limits.no_cgroup2")
+    if units is None or mount is None:
+        return Said("kernel_limits.no_groups")
+    return None
+
+
+def pass_on(units: Path, mount: Path) -> None:
+    """Has every group from the mount down to the units' own pass the kernel's controller on, where it has one. That
+    changes nothing for groups beside them but that their device memory is counted too. What is refused is found out by
+    the trial."""
+    folder = mount
+    for part in ("", *units.relative_to(mount).parts):
+        folder = folder / part
+        with suppress(OSError):
+            control = folder / "cgroup.subtree_control"
+            if _CONTROLLER in (folder / "cgroup.controllers").read_text().split():
+                control.write_text(f"+{_CONTROLLER}")
+
+
 def cgroup_of(pid: int | str) -> str | None:
     """The group that a process is in, as the kernel writes it; None for one that is gone, or without cgroup v2."""
     try:
@@ -161,6 +206,8 @@ def _nvml(driver: Driver, wanted: Collection[tuple[str, str, int | None]]) -> li
     except subprocess.TimeoutExpired as error:
         raise OSError(f"NVML does not answer within {_TIMEOUT_S} s") from error
     if done.returncode != 0:
-        raise OSError(done.stderr.strip().rpartition("\n")[2] or "NVML")
+        last = done.stderr.strip().rpartition("\n")[2] or "NVML"
+        name = last.partition(":")[0].rpartition(".")[2]
+        raise LimitRefused(last, _SAID.get(name, last))
     told: list[Any] = json.loads(done.stdout)
     return [None if one is None else GroupLimit(*one) for one in told]

@@ -18,6 +18,10 @@ BYPASS: Final = "bypass"  # a program that means to can go around the library th
 MPS_BYPASS: Final = "mps_bypass"  # the same under MPS: what such a program may have is bounded, process by process
 MPS_FAULTS: Final = "mps_faults"  # one program's fatal fault ends all programs of the card's MPS server
 MPS_SHARED_MEMORY: Final = "mps_shared_memory"  # containers under MPS share a /dev/shm
+KERNEL_COMPUTE: Final = "kernel_compute"  # memory is held by the driver; compute can be had past the library or MPS
+KERNEL_FAULTS: Final = "kernel_faults"  # a fault or reset of the card, or under MPS of one program, reaches everyone
+KERNEL_MANAGED: Final = "kernel_managed"  # managed memory is the library's to count, not the driver's
+KERNEL_ROOT: Final = "kernel_root"  # a plain process runs as the yard's user, who may change limits
 BANDWIDTH: Final = "bandwidth"  # memory bandwidth, cache and power are shared by all on the card
 
 _SHARED: Final = (MEMORY, COMPUTE, FAULTS)
@@ -44,23 +48,35 @@ _MPS_EMULATED: Final = GuaranteeVerdict(Guarantee.MPS, "mps_emulated", _MPS.not_
 _MPS_CONTAINER: Final = GuaranteeVerdict(
     Guarantee.MPS, "mps_held", (MPS_BYPASS, MPS_FAULTS, BANDWIDTH, MPS_SHARED_MEMORY)
 )
+_KERNEL_OPEN: Final = (KERNEL_COMPUTE, KERNEL_FAULTS, KERNEL_MANAGED, BANDWIDTH)
+_KERNEL: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_held", (*_KERNEL_OPEN, KERNEL_ROOT, DEVICE))
+_KERNEL_MPS: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_mps", _KERNEL.not_protected)
+_KERNEL_EMULATED: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_emulated", _KERNEL.not_protected)
 NOWHERE: Final[frozenset[str]] = frozenset()
 _WHOLE: Final = GuaranteeVerdict(Guarantee.EXCLUSIVE, "whole_card_withheld", (OUTSIDE,))
 
 
 def guarantee(
-    card: Card, shape: SliceShape, runtime_kind: str, shim: frozenset[str] = NOWHERE, mps: frozenset[str] = NOWHERE
+    card: Card,
+    shape: SliceShape,
+    runtime_kind: str,
+    shim: frozenset[str] = NOWHERE,
+    mps: frozenset[str] = NOWHERE,
+    kernel: frozenset[str] = NOWHERE,
 ) -> GuaranteeVerdict:
     """Who enforces this shape on this card when `runtime_kind` (process, container, simulated) runs it.
 
     `shim` holds the cards (by UUID) on which our library was seen to keep units of this runtime to their slices, `mps`
-    those where NVIDIA's Multi-Process Service was seen to hold them to their multiprocessors besides. A whole real card
-    is exclusive only where the runtime withholds all other cards from every unit, as a container given one card by CDI
+    those where NVIDIA's Multi-Process Service was seen to hold them to their multiprocessors besides, `kernel` those
+    where the driver was seen to hold the memory of every program, with the library or without. A whole real card is
+    exclusive only where the runtime withholds all other cards from every unit, as a container given one card by CDI
     is. Nothing else enforces fractions: memory and compute of a shared card are open to all on it.
     """
     withheld = runtime_kind == "container"
     held = runtime_kind in ("process", "container") and card.uuid in shim
     whole = shape.is_whole(card.memory_bytes)
+    if held and not whole and card.uuid in kernel:
+        return _KERNEL_EMULATED if card.simulated else _KERNEL_MPS if card.uuid in mps else _KERNEL
     if held and not whole and card.uuid in mps:
         return _MPS_CONTAINER if withheld else _MPS_EMULATED if card.simulated else _MPS
     if held and card.simulated:
@@ -78,6 +94,7 @@ def left_open(level: Guarantee, runtime_kind: str) -> tuple[str, ...]:
     """What a slice that was granted under this guarantee is not protected against where that runtime runs it."""
     verdicts = {
         Guarantee.EXCLUSIVE: (_WHOLE, _WHOLE),
+        Guarantee.KERNEL: (_KERNEL, _KERNEL),
         Guarantee.MPS: (_MPS, _MPS_CONTAINER),
         Guarantee.COOPERATIVE: (_SHIM, _SHIM_CONTAINER),
     }
@@ -86,5 +103,5 @@ def left_open(level: Guarantee, runtime_kind: str) -> tuple[str, ...]:
 
 
 def enforced(level: Guarantee) -> bool:
-    """Whether a slice of this guarantee is cut by the shim, alone or together with MPS."""
-    return level in (Guarantee.COOPERATIVE, Guarantee.MPS)
+    """Whether a slice of this guarantee is cut by the shim, alone or together with MPS or the driver's own limits."""
+    return level in (Guarantee.COOPERATIVE, Guarantee.MPS, Guarantee.KERNEL)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gpuyard.model.errors import YardError
+from gpuyard.model.said import Said, Why
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.slicing.keeper import SliceKeeper
 
@@ -20,7 +21,8 @@ _NAME: Final = "trial"
 _MEMORY_BYTES: Final = 2 << 30
 _TIMEOUT_S: Final = 60
 
-# Prints, for each card, why it does not hold there, or null. Only what every Python has: it runs beside the driver.
+# Prints, for each card, why it does not hold there (a text key below "trial." and a number), or null. Only what every
+# Python has: it runs beside the driver.
 _PROGRAM: Final = """
 import ctypes, json, sys
 limit, count = int(sys.argv[1]), int(sys.argv[2])
@@ -30,31 +32,31 @@ def look(device):
     context, pointer, free, total = ctypes.c_void_p(), ctypes.c_uint64(), ctypes.c_size_t(), ctypes.c_size_t()
     result = cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
     if result:
-        return f"no context: {result}"
+        return "no_context", result
     cuda.cuCtxSetCurrent(context)
     cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
     if total.value != limit:
-        return f"it shows {total.value} bytes"
+        return "shows", total.value
     if cuda.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(limit)) != 2:
-        return "it grants more than its limit"
+        return "grants_more", limit
     if cuda.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(limit // 8)):
-        return "it refuses what is within its limit"
+        return "refuses_within", limit
     cuda.cuMemFree_v2(pointer)
     cuda.cuDevicePrimaryCtxRelease_v2(device)
     return None
 result = cuda.cuInit(0)
-print(json.dumps([f"cuInit: {result}" if result else look(device) for device in range(count)]))
+print(json.dumps([("no_init", result) if result else look(device) for device in range(count)]))
 """
 
 
-def try_ways(keeper: SliceKeeper, card_uuids: Sequence[str], python: str = sys.executable) -> dict[str, str | None]:
+def try_ways(keeper: SliceKeeper, card_uuids: Sequence[str], python: str = sys.executable) -> dict[str, Why | None]:
     """Why the shim does not hold on a card, by UUID; None where it does. Where it does not by the library path and does
     by preloading, the keeper preloads it from now on. Without a card to try it stays as it was found last."""
     if not card_uuids:
         return {}
     keeper.preload = False
     by_path = try_cards(keeper, card_uuids, python)
-    if all(why is None for why in by_path.values()):
+    if all(reason is None for reason in by_path.values()):
         return by_path
     keeper.preload = True
     by_preload = try_cards(keeper, card_uuids, python)
@@ -64,7 +66,7 @@ def try_ways(keeper: SliceKeeper, card_uuids: Sequence[str], python: str = sys.e
     return by_path
 
 
-def try_cards(keeper: SliceKeeper, card_uuids: Sequence[str], python: str = sys.executable) -> dict[str, str | None]:
+def try_cards(keeper: SliceKeeper, card_uuids: Sequence[str], python: str = sys.executable) -> dict[str, Why | None]:
     """Why the shim does not hold on a card in the way the keeper has it, by UUID; None where it does."""
     slices = [Slice(_NAME, uuid, SliceShape(_MEMORY_BYTES, 500_000), Guarantee.COOPERATIVE) for uuid in card_uuids]
     try:
@@ -76,9 +78,25 @@ def try_cards(keeper: SliceKeeper, card_uuids: Sequence[str], python: str = sys.
         )  # fmt: skip
         told = json.loads(done.stdout) if done.returncode == 0 else None
     except (YardError, OSError, subprocess.TimeoutExpired, ValueError) as error:
-        return dict.fromkeys(card_uuids, str(error))
+        return dict.fromkeys(card_uuids, why(error))
     finally:
         keeper.release(_NAME)
     if told is None:
-        return dict.fromkeys(card_uuids, done.stderr.strip()[-200:] or f"exit code {done.returncode}")
-    return dict(zip(card_uuids, told, strict=True))
+        said = done.stderr.strip()[-200:] or Said("trial.exit_code", {"code": done.returncode})
+        return dict.fromkeys(card_uuids, said)
+    found = [None if one is None else Said(f"trial.{one[0]}", {"number": one[1]}) for one in told]
+    return dict(zip(card_uuids, found, strict=True))
+
+
+def why(error: Exception) -> Why:
+    """What went wrong, as far as it was said in words."""
+    match error:
+        case subprocess.TimeoutExpired():
+            return Said("trial.timeout", {"seconds": f"{error.timeout:g}"})
+        case OSError() if isinstance(said := getattr(error, "said", None), Said | str):
+            return said
+        case YardError():
+            said = getattr(error.__cause__, "said", None)
+            return said if isinstance(said, Said) else str(error.params.get("reason", error.code))
+        case _:
+            return str(error)

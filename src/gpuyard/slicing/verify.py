@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -14,6 +15,9 @@ from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.slicing.mps_daemon import allowed_multiprocessors
 
 TRY_MILLISECONDS: Final = 2000
+TRY_PAST_MILLISECONDS: Final = 1  # past the library compute is not judged
+# What the driver's own limit bounds past the library; managed memory may lie on the host.
+_BOUNDED_WAYS: Final = ("plain", "async", "physical")
 NONE: Final[Mapping[str, int]] = MappingProxyType({})
 # What is measured over two seconds by the machine's clock is not exact: tokens saved up before, batches in flight, and
 # a machine that does other things meanwhile.
@@ -25,7 +29,7 @@ class Check:
     """One thing that was tried. `limit` and `got` are bytes, parts per million, cards or multiprocessors; `held` None:
     it could not be tried on this driver."""
 
-    name: str  # shown, memory, compute, cards, multiprocessors
+    name: str  # shown, memory, memory_past (the library), compute, cards, multiprocessors
     way: str
     card: str
     limit: int
@@ -33,8 +37,39 @@ class Check:
     held: bool | None
 
 
-def judge(slices: Sequence[Slice], printed: bytes, multiprocessors: Mapping[str, int] = NONE) -> tuple[Check, ...]:
+def past_library(program: str, driver: Path) -> tuple[str, ...]:
+    """The command that tries the same with the driver's own library, in this folder, instead of ours."""
+    alone = ("LD_PRELOAD", "GPUYARD_SLICE")
+    words = [word for name in alone for word in ("-u", name)]
+    return "env", *words, f"LD_LIBRARY_PATH={driver}", program, str(TRY_PAST_MILLISECONDS)
+
+
+def judge_past(slices: Sequence[Slice], printed: bytes) -> tuple[Check, ...]:
+    """What the driver's own limits held, where slices say that they do, of a program past the library. Raises YardError
+    as `judge` does."""
+    report = _report(printed)
+    if "error" in report:
+        raise YardError("verify_failed", reason=str(report["error"])[:200])
+    seen = {str(card.get("uuid")): card for card in report.get("cards") or []}
+    checks: list[Check] = []
+    for cut in slices:
+        if cut.guarantee is Guarantee.KERNEL:
+            granted = seen.get(cut.card_uuid, {}).get("granted_bytes", {})
+            most = cut.shape.memory_bytes
+            for way in _BOUNDED_WAYS:
+                got = granted.get(way)
+                checks.append(Check("memory_past", way, cut.card_uuid, most, got, None if got is None else got <= most))
+    return tuple(checks)
+
+
+def judge(
+    slices: Sequence[Slice],
+    printed: bytes,
+    multiprocessors: Mapping[str, int] = NONE,
+    under_mps: frozenset[str] = frozenset(),
+) -> tuple[Check, ...]:
     """What held; under MPS the share is judged by how many of a card's `multiprocessors` (by its UUID) a program gets.
+    `under_mps`: where slices whose memory the driver holds have their compute held by MPS.
 
     Raises YardError `verify_failed` where the program could not try anything, or did not say."""
     report = _report(printed)
@@ -48,17 +83,18 @@ def judge(slices: Sequence[Slice], printed: bytes, multiprocessors: Mapping[str,
     for uuid, each in cut.items():
         if uuid not in seen:
             raise YardError("verify_failed", reason=f"{uuid}: not seen inside")
-        checks += _card(each, seen[uuid], multiprocessors.get(uuid))
+        checks += _card(each, seen[uuid], multiprocessors.get(uuid), uuid in under_mps)
     return tuple(checks)
 
 
-def _card(cut: Slice, told: Mapping[str, Any], multiprocessors: int | None) -> Iterator[Check]:
+def _card(cut: Slice, told: Mapping[str, Any], multiprocessors: int | None, by_mps: bool) -> Iterator[Check]:
     memory, share = cut.shape.memory_bytes, cut.shape.compute_ppm
     shown = int(told["shown_bytes"])
     yield Check("shown", "total", cut.card_uuid, memory, shown, shown <= memory)
     for way, got in told["granted_bytes"].items():
         yield Check("memory", way, cut.card_uuid, memory, got, None if got is None else got <= memory)
-    if cut.guarantee is Guarantee.MPS:
+    under_mps = cut.guarantee is Guarantee.MPS or (cut.guarantee is Guarantee.KERNEL and by_mps)
+    if under_mps:
         got, most = int(told["multiprocessors"]), allowed_multiprocessors(multiprocessors or 0, share)
         yield Check("multiprocessors", "all", cut.card_uuid, most, got, 0 < got <= most if multiprocessors else None)
     elif share < SHARE_WHOLE_PPM:

@@ -58,10 +58,21 @@ def text(key: str, language: str, /, **params: object) -> str:
     template = LANGUAGES[language].get(key) or en.TEXTS.get(key)
     if template is None:
         return f"{key} {dict(params)}" if params else key
+    told = {name: in_words(value, language) for name, value in params.items()}
     try:
-        return template.format(**params)
+        return template.format(**told)
     except (KeyError, IndexError):
-        return f"{template} {dict(params)}"
+        return f"{template} {told}"
+
+
+def in_words(value: object, language: str) -> object:
+    """A fact of a sentence. One that is a sentence itself (`model.said`), or several, is told in the language; all else
+    stays as it is."""
+    if isinstance(value, tuple):
+        parts: tuple[object, ...] = value  # pyright: ignore[reportUnknownVariableType]
+        return ("；" if language == "zh" else "; ").join(str(in_words(part, language)) for part in parts)
+    key, params = getattr(value, "key", None), getattr(value, "params", None)
+    return text(key, language, **params) if isinstance(key, str) and isinstance(params, Mapping) else value
 
 
 def error_text(code: str, language: str, params: Mapping[str, object]) -> str:

@@ -37,6 +37,9 @@ def up(
     runtime: Annotated[str, typer.Option(metavar="auto|process|container|simulated", help=t("up.runtime"))] = "auto",
     on_escape: Annotated[str, typer.Option(metavar="notice|stop", help=t("up.on_escape"))] = "notice",
     mps: Annotated[bool, typer.Option("--mps", help=t("up.mps"))] = False,
+    kernel_limits: Annotated[
+        bool | None, typer.Option("--kernel-limits/--no-kernel-limits", help=t("up.kernel_limits"))
+    ] = None,
     spot_notice: Annotated[str, typer.Option(metavar="TIME", help=t("up.spot_notice"))] = "120s",
     spot_minimum_run: Annotated[str, typer.Option(metavar="TIME", help=t("up.spot_minimum_run"))] = "10m",
     hold_window: Annotated[str, typer.Option(metavar="TIME", help=t("up.hold_window"))] = "10m",
@@ -65,6 +68,8 @@ def up(
         )
     if mps and runtime == "simulated":
         raise YardError("invalid_request", reason="--mps holds programs, and --runtime simulated runs none")
+    if kernel_limits and runtime == "simulated":
+        raise YardError("invalid_request", reason="--kernel-limits holds programs, and --runtime simulated runs none")
     if (tls_cert is None) != (tls_key is None) or (tls and tls_cert is not None):
         raise YardError("invalid_request", reason="TLS takes --tls alone, or --tls-cert and --tls-key together")
     folder = (state or state_dir()).absolute()
@@ -80,6 +85,7 @@ def up(
         runtime=runtime,
         on_escape=on_escape,
         mps=mps,
+        kernel_limits=kernel_limits,
         spot_notice_us=parse_duration(spot_notice),
         spot_minimum_run_us=parse_duration(spot_minimum_run),
         tax_table=tax_table,
@@ -237,14 +243,20 @@ def doctor(
     simulate: Annotated[str | None, typer.Option(metavar="SPEC", help=t("up.simulate"))] = None,
     runtime: Annotated[str, typer.Option(metavar="auto|process|container", help=t("up.runtime"))] = "auto",
     mps: Annotated[bool, typer.Option("--mps", help=t("doctor.mps"))] = False,
+    kernel_limits: Annotated[
+        bool | None, typer.Option("--kernel-limits/--no-kernel-limits", help=t("doctor.kernel_limits"))
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    from gpuyard.texts import language_of_environment, text
+    from gpuyard.texts import in_words, language_of_environment, text
 
     language = language_of_environment()
-    report = installed().doctor(UpOptions(state=Path(), simulate=simulate, runtime=runtime, mps=mps))
+    wish = UpOptions(state=Path(), simulate=simulate, runtime=runtime, mps=mps, kernel_limits=kernel_limits)
+    report = installed().doctor(wish)
     findings, cards = report["findings"], report["cards"]
     if as_json:
+        for found in findings:
+            found["params"] = {name: in_words(value, "en") for name, value in found["params"].items()}
         show_json(report)
         return
     word: dict[bool | None, str] = {True: "ok", False: "missing", None: "unknown"}

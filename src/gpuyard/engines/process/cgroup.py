@@ -15,6 +15,7 @@ PERIOD_US: Final = 100_000
 MIN_QUOTA_US: Final = 1000  # the kernel's own least
 MAX_PIDS: Final = 4096
 _CONTROLLERS: Final = ("cpu", "memory", "pids")
+_DEVICE_MEMORY: Final = "dmem"  # passed on to units' groups; its limits are set by the card's driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,12 @@ class Limits:
 
     version: int  # 2, 1, or 0 where none can be made
     folders: dict[str, str] = field(default_factory=dict[str, str])
+    mount: str = ""  # of the unified hierarchy, where there is one
+
+    @property
+    def unified(self) -> str | None:
+        """The folder of the unified hierarchy in which units get theirs."""
+        return self.folders.get("") if self.version == 1 else next(iter(self.folders.values()), None)
 
     @property
     def controllers(self) -> frozenset[str]:
@@ -86,7 +93,7 @@ def find(root: Path, mounts: Path = Path("/proc/self/mounts"), own: Path = Path(
     mine = _own_groups(own)
     unified = _join_path(hierarchies.get("unified"), mine.get(""))
     if unified is not None and (_controllers_of(unified) & set(_CONTROLLERS)):
-        return _find_v2(unified, yard)
+        return _find_v2(unified, yard, hierarchies["unified"])
     folders: dict[str, str] = {}
     for controller in _CONTROLLERS:
         base = _join_path(hierarchies.get(controller), mine.get(controller))
@@ -94,12 +101,17 @@ def find(root: Path, mounts: Path = Path("/proc/self/mounts"), own: Path = Path(
             folders[controller] = f"{base}/{yard}"
     if folders and unified is not None and _can_make(f"{unified}/{yard}", ""):
         folders[""] = f"{unified}/{yard}"
-    return Limits(1, folders) if folders else Limits(0)
+    return Limits(1, folders, hierarchies.get("unified", "")) if folders else Limits(0)
 
 
-def _find_v2(unified: str, yard: str) -> Limits:
+def unified_mount(mounts: Path = Path("/proc/self/mounts")) -> str | None:
+    """Where cgroup v2 is mounted; None where it is not."""
+    return _mounted(mounts).get("unified")
+
+
+def _find_v2(unified: str, yard: str, mount: str) -> Limits:
     base = Path(unified)
-    offered = _controllers_of(unified) & set(_CONTROLLERS)
+    offered = _controllers_of(unified) & {*_CONTROLLERS, _DEVICE_MEMORY}
     if not _delegate(base, offered):
         return Limits(0)
     folder = base / yard
@@ -109,7 +121,7 @@ def _find_v2(unified: str, yard: str) -> Limits:
     except OSError:
         return Limits(0)
     granted = set((folder / "cgroup.subtree_control").read_text().split())
-    return Limits(2, {name: str(folder) for name in _CONTROLLERS if name in granted})
+    return Limits(2, {name: str(folder) for name in _CONTROLLERS if name in granted}, mount)
 
 
 def _delegate(base: Path, offered: set[str]) -> bool:

@@ -70,14 +70,16 @@ def kill(paths: Iterable[str]) -> bool:
 
 
 def remove(paths: Iterable[str]) -> None:
-    """Removes the folders, nested ones first, and the yard's own folder with the last of them."""
+    """Removes the folders, nested ones first, and the yard's own folder with the last of them: but for one that passes
+    controllers on (v2), which the next unit would not find in a new one."""
     for path in paths:
         deadline = time.monotonic() + _REMOVE_PATIENCE_S
         # A group stays busy for a moment after its last process was reaped.
         while os.path.isdir(path) and not _remove_tree(path) and time.monotonic() < deadline:
             time.sleep(0.005)
         try:
-            os.rmdir(os.path.dirname(path))
+            if not _passes_on(os.path.dirname(path)):
+                os.rmdir(os.path.dirname(path))
         except OSError:  # other units are in it
             continue
 
@@ -116,6 +118,14 @@ def _remove_tree(path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _passes_on(path: str) -> bool:
+    try:
+        with open(f"{path}/cgroup.subtree_control", encoding="ascii") as file:
+            return bool(file.read().strip())
+    except OSError:  # v1, or gone
+        return False
 
 
 def _write(path: str, value: str) -> None:

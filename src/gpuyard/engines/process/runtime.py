@@ -53,6 +53,12 @@ class ProcessRuntime:
             slices.release(name)
 
     @property
+    def unit_groups(self) -> tuple[Path, Path] | None:
+        """Where units have their groups of the unified hierarchy, and where that is mounted; None without."""
+        folder = self._limits.unified
+        return (Path(folder), Path(self._limits.mount)) if folder else None
+
+    @property
     def isolation(self) -> Isolation:
         """What holds here: limits only where the cgroup controller could be used."""
         controllers = self._limits.controllers

@@ -19,7 +19,7 @@ TEXTS: dict[str, str] = {
     "`nvidia-smi -i {card} -mig 0` to lease the card.",
     "doctor.card_model.missing": "The catalogue has no {reported} ({card}); it is listed as {model} and, without a "
     "price, not for rent.",
-    "doctor.memory_limits.ok": "The driver ({driver}) offers memory limits per cgroup. gpuyard does not set them, so no slice is reported as `kernel`.",
+    "doctor.memory_limits.ok": "The driver ({driver}) offers memory limits per cgroup.",
     "doctor.memory_limits.missing": "The driver ({driver}) has no memory limits per cgroup, so no slice can be `kernel`: drivers from 615 on have them.",
     "doctor.memory_limits.unknown": "Whether the driver ({driver}) has memory limits per cgroup could not be told.",
     "doctor.simulated_cards.ok": "{count} simulated cards on {nodes} nodes: nothing on them is a real GPU.",

@@ -18,7 +18,7 @@ TEXTS: dict[str, str] = {
     "doctor.mig_mode.missing": "{model} {card} 处于 MIG 模式，gpuyard 目前还不能切分它：请用 "
     "`nvidia-smi -i {card} -mig 0` 关闭后再出租。",
     "doctor.card_model.missing": "目录中没有 {reported}（{card}）；它以 {model} 列出，因没有价格而不可租用。",
-    "doctor.memory_limits.ok": "驱动（{driver}）支持按 cgroup 限制显存；gpuyard 目前尚未使用，因此没有切片标为 `kernel`。",
+    "doctor.memory_limits.ok": "驱动（{driver}）支持按 cgroup 限制显存。",
     "doctor.memory_limits.missing": "驱动（{driver}）不支持按 cgroup 限制显存，因此切片不可能是 `kernel`：615 及以上版本的驱动支持。",
     "doctor.memory_limits.unknown": "无法判断驱动（{driver}）是否支持按 cgroup 限制显存。",
     "doctor.simulated_cards.ok": "{nodes} 个节点上有 {count} 块模拟显卡：它们都不是真实的 GPU。",

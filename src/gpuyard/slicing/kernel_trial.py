@@ -1,0 +1,88 @@
+"""Whether the driver's own memory limits hold on this machine's cards: programs in a limited group, with our library
+and past it, ask for more than they may have, and one beside them for all of its own. Nothing is claimed that was not
+seen here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from gpuyard.model.errors import YardError
+from gpuyard.model.said import Said, Why
+from gpuyard.model.slices import Guarantee, Slice, SliceShape
+from gpuyard.slicing.building import PROBE
+from gpuyard.slicing.keeper import SliceKeeper
+from gpuyard.slicing.mps_trial import past_library, probe
+from gpuyard.slicing.trial import why
+
+_NAME: Final = "kernel-trial"
+_MEMORY_BYTES: Final = 2 << 30
+# A neighbour has to get at least so much of its limit: the rest is its context and what goes with that.
+_NEIGHBOUR_BYTES: Final = 1 << 30
+_COMPUTE_PPM: Final = 250_000
+_TRY_MILLISECONDS: Final = 1  # compute is not judged here
+_AT_ONCE: Final = 4
+# The driver counts managed memory where it lies on the host: past the library it is not bounded.
+_BOUNDED_WAYS: Final = ("plain", "async", "physical")
+
+
+def try_kernel(keeper: SliceKeeper, card_uuids: Sequence[str]) -> dict[str, Why | None]:
+    """Why the driver's limits do not hold on a card, by UUID; None where they do. Cards are tried at the same time."""
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        return dict(zip(card_uuids, pool.map(lambda uuid: _try(keeper, uuid), card_uuids), strict=True))
+
+
+def _try(keeper: SliceKeeper, uuid: str) -> Why | None:
+    mine, beside = f"{_NAME}-{uuid}", f"{_NAME}-beside-{uuid}"
+    if keeper.kernel is None:
+        return Said("trial.kernel_absent")
+    limits = keeper.kernel.limits
+    try:
+        given = {name: _cut(keeper, name, uuid) for name in (mine, beside)}
+        command = [str(keeper.libraries / PROBE), str(_TRY_MILLISECONDS)]
+        if keeper.mps is not None and uuid in keeper.kernel_under_mps:
+            command = keeper.mps.daemon(uuid).within(command)
+        seen = {"CUDA_VISIBLE_DEVICES": uuid}
+
+        def run(name: str, past: bool) -> dict[str, Any]:
+            client = {key: value for key, value in given[name].items() if key.startswith("CUDA_MPS_")}
+            bare = past_library(keeper.driver, {**client, **seen})
+            inside = {**os.environ, **given[name], **seen}
+            return probe(limits.join(limits.group_of_unit(name), command), bare if past else inside)
+
+        with ThreadPoolExecutor(max_workers=2) as both:
+            past, neighbour = both.map(lambda name: run(name, True), (mine, beside))
+        return _judge(past, _BOUNDED_WAYS) or _judge(neighbour, _BOUNDED_WAYS) or _judge(run(mine, False), None)
+    except (YardError, OSError, subprocess.TimeoutExpired, ValueError) as error:
+        return why(error)
+    finally:
+        for name in (mine, beside):
+            limits.remove(limits.group_of_unit(name))
+            keeper.release(name)
+        keeper.watch_mps()
+
+
+def _cut(keeper: SliceKeeper, name: str, uuid: str) -> Mapping[str, str]:
+    shape = SliceShape(_MEMORY_BYTES, _COMPUTE_PPM)
+    return keeper.for_process(name, [Slice(name, uuid, shape, Guarantee.KERNEL)]).environment
+
+
+def _judge(told: Mapping[str, Any], ways: Sequence[str] | None) -> Why | None:
+    """By these ways of allocating; None: by all."""
+    if "error" in told:
+        return str(told["error"])[:200]
+    (card,) = told["cards"]
+    if card["granted_bytes"]["plain"] is None:
+        return Said("trial.nothing_measured")
+    for way, got in card["granted_bytes"].items():
+        if got is None or (ways is not None and way not in ways):
+            continue
+        if got > _MEMORY_BYTES:
+            return Said("trial.got_more", {"got": got, "way": way, "most": _MEMORY_BYTES})
+        if got < _NEIGHBOUR_BYTES:
+            return Said("trial.got_less", {"got": got, "way": way, "most": _MEMORY_BYTES})
+    return None
