@@ -317,7 +317,7 @@ def _emulator(cards: Sequence[Card], state: Path, kernel_limits: bool | None) ->
     from dataclasses import replace
 
     from gpuyard.slicing.drivers import Driver
-    from gpuyard.testing import Machine
+    from gpuyard.testing.machine import DRIVER, LIMITING_DRIVER, Machine
     from gpuyard.testing.specs import parse
 
     emulated = [
@@ -325,8 +325,7 @@ def _emulator(cards: Sequence[Card], state: Path, kernel_limits: bool | None) ->
         for index, card in enumerate(cards)
     ]
     limited = kernel_limits or (kernel_limits is None and (state / "emulator.groups").exists())
-    version = {"driver_version": "615.71.09"} if limited else {}
-    machine = Machine(emulated, file=state / "emulator", **version)
+    machine = Machine(emulated, file=state / "emulator", driver_version=LIMITING_DRIVER if limited else DRIVER)
     return Driver(
         machine.libraries / "libcuda.so.1",
         machine.libraries / "libnvidia-ml.so.1",

@@ -20,7 +20,7 @@ from gpuyard.slicing.drivers import Driver
 from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.kernel_limits import UNLIMITED, KernelLimits, cgroup_of, missing_for
 from gpuyard.slicing.kernel_trial import try_kernel
-from gpuyard.testing import Machine
+from gpuyard.testing.machine import LIMITING_DRIVER, Machine
 from slices_in_hand import MIB, Shop, compile_tenant
 
 LIMIT = 2048 * MIB
@@ -99,7 +99,7 @@ class LimitedShop(Shop):
 
 @pytest.fixture
 def shop(program: Path, tmp_path: Path) -> Iterator[LimitedShop]:
-    with Machine("2xRTX4090", driver_version="615.71.09") as machine:
+    with Machine("2xRTX4090", driver_version=LIMITING_DRIVER) as machine:
         shop = LimitedShop(machine, tmp_path / "slices", program)
         yield shop
         shop.close()
@@ -294,7 +294,7 @@ def test_under_mps_too_the_driver_holds_memory(program: Path) -> None:
     import tempfile
 
     # The path of a socket may only be short: the folder of a test is not.
-    with Machine("1xRTX4090", driver_version="615.71.09") as machine, tempfile.TemporaryDirectory() as folder:
+    with Machine("1xRTX4090", driver_version=LIMITING_DRIVER) as machine, tempfile.TemporaryDirectory() as folder:
         shop = LimitedShop(machine, Path(folder) / "slices", program)
         shop.keeper.kernel_under_mps = frozenset({machine.cards[0].uuid})
         past = shop.past(shop.limited(UNIT))

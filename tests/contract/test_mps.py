@@ -22,6 +22,7 @@ from gpuyard.slicing.mps import MpsCards
 from gpuyard.slicing.mps_daemon import PIPES, SHARE, Ceiling, allowed_multiprocessors
 from gpuyard.slicing.mps_trial import try_mps
 from gpuyard.testing import Machine
+from gpuyard.texts import in_words
 from slices_in_hand import MIB, PRELUDE, Shop, compile_tenant, say
 
 LIMIT = 2048 * MIB
@@ -278,8 +279,9 @@ def test_a_card_that_others_use_is_left_alone(shop: Shop) -> None:
         outsider.stdout.readline()
         told = try_mps(shop.keeper, [card.uuid for card in shop.machine.cards])
         outsider.kill()
-    assert "slices that MPS does not hold" in str(told[shop.machine.cards[0].uuid])
-    assert "programs use it now" in str(told[shop.machine.cards[1].uuid])
+    assert "slices that MPS does not hold" in str(in_words(told[shop.machine.cards[0].uuid], "en"))
+    assert "programs use it now" in str(in_words(told[shop.machine.cards[1].uuid], "en"))
+    assert "现在有程序在用此卡" in str(in_words(told[shop.machine.cards[1].uuid], "zh"))
     assert shop.run(cooperative, "info")
 
 

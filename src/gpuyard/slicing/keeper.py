@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -72,7 +73,7 @@ class SliceKeeper:
         # Where the driver itself limits memory; and on which cards MPS holds the compute of such slices.
         self.kernel: KernelUnits | None = None
         self.kernel_under_mps: frozenset[str] = frozenset()
-        self._changing = RLock()  # who is under MPS
+        self._changing: defaultdict[str, RLock] = defaultdict(RLock)  # whether a card is under MPS, by its UUID
         (root / "clocks").mkdir(parents=True, exist_ok=True)
         for folder in (root, root / "clocks"):
             folder.chmod(0o755)  # tenants read what is theirs; the names below say nothing of anybody
@@ -177,7 +178,7 @@ class SliceKeeper:
         before, opened = self._holders(units), openers(units)
         look = card_look(self.driver.bare(), self.kernel.asked() if self.kernel is not None else ())
         if self.mps is not None:
-            with self._changing:
+            with self._nothing_changes(look.modes):
                 self.mps.shut_again(look.modes, self.ceilings())
         # What was allocated or freed while NVML was asked is in one of the two looks. A device is open in both: the
         # child of a program on a slice has it too, until it begins its own.
@@ -235,12 +236,23 @@ class SliceKeeper:
         """The cards with slices that the library alone holds: their programs could not run beside MPS."""
         return frozenset(card.uuid for card in self._slice_cards() if not card.multiprocessors)
 
-    def watch_mps(self) -> tuple[Restart, ...]:
-        """Looks after the daemons of all cards under MPS; what died and was started again."""
-        if self.mps is None or not self.mps.held():
+    def watch_mps(self, card_uuid: str | None = None) -> tuple[Restart, ...]:
+        """Looks after the daemons of all cards under MPS, or of one; what died and was started again."""
+        if self.mps is None or not (held := self.mps.held()):
             return ()
-        with self._changing:
-            return self.mps.watch(self.ceilings())
+        told: list[Restart] = []
+        for card in (held | set(self.ceilings())) if card_uuid is None else (card_uuid,):
+            with self._nothing_changes([card]):
+                told += self.mps.watch(card, self.ceilings().get(card))
+        return tuple(told)
+
+    @contextmanager
+    def _nothing_changes(self, cards: Iterable[str]) -> Iterator[None]:
+        """Nobody else puts these cards under MPS meanwhile, or has them out of it."""
+        with ExitStack() as locks:
+            for card in sorted(set(cards)):
+                locks.enter_context(self._changing[card])
+            yield
 
     def end_mps(self) -> None:
         """At the yard's end: cards whose slices have all ended are put back. The daemons of others run on, as their
@@ -257,7 +269,7 @@ class SliceKeeper:
     def _cut(self, unit: str, slices: Sequence[Slice], cuda: Path, nvml: Path | None, inside: Path | None) -> Path:
         folder = self._root / unit
         seen = inside or folder
-        with self._changing:
+        with self._nothing_changes(cut.card_uuid for cut in slices):
             self._hold_by_mps(unit, slices)
             clocks = [self._clock(unit, cut) for cut in slices]
             cards: list[SliceCard] = []

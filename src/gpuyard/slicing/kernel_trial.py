@@ -63,7 +63,7 @@ def _try(keeper: SliceKeeper, uuid: str) -> Why | None:
         for name in (mine, beside):
             limits.remove(limits.group_of_unit(name))
             keeper.release(name)
-        keeper.watch_mps()
+        keeper.watch_mps(uuid)
 
 
 def _cut(keeper: SliceKeeper, name: str, uuid: str) -> Mapping[str, str]:

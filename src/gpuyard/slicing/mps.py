@@ -122,21 +122,19 @@ class MpsCards:
                 with suppress(OSError):
                     set_mode(self._driver, card, CardMode.EXCLUSIVE_PROCESS)
 
-    def watch(self, ceilings: Mapping[str, Ceiling]) -> tuple[Restart, ...]:
-        """Looks after every card under MPS: ends what no slice needs, and starts again what died. `ceilings`: the cards
-        that have slices under MPS."""
-        told: list[Restart] = []
-        for card in self.held() | set(ceilings):
-            try:
-                if card not in ceilings:
-                    self.let_go(card)
-                elif card in self._shut or self._daemon(card).pid() is None:
-                    told += self._revive(card, ceilings[card])
-                else:
-                    self.hold(card, ceilings[card])
-            except (OSError, subprocess.SubprocessError) as error:
-                log.warning("mps_card", extra={"card": card, "reason": str(error)})
-        return tuple(told)
+    def watch(self, card_uuid: str, ceiling: Ceiling | None) -> tuple[Restart, ...]:
+        """Looks after one card: ends what no slice needs, and starts again what died. `ceiling` None: the card has no
+        slices under MPS."""
+        try:
+            if ceiling is None:
+                self.let_go(card_uuid)
+            elif card_uuid in self._shut or self._daemon(card_uuid).pid() is None:
+                return tuple(self._revive(card_uuid, ceiling))
+            else:
+                self.hold(card_uuid, ceiling)
+        except (OSError, subprocess.SubprocessError) as error:
+            log.warning("mps_card", extra={"card": card_uuid, "reason": str(error)})
+        return ()
 
     def _revive(self, card_uuid: str, ceiling: Ceiling) -> Iterator[Restart]:
         """Nobody gets in until the daemon is back. Where a server outlives its daemon, the card stays shut to others

@@ -97,7 +97,7 @@ def _try(keeper: SliceKeeper, uuid: str) -> Why | None:
         return why(error)
     finally:
         keeper.release(name)
-        keeper.watch_mps()
+        keeper.watch_mps(uuid)
 
 
 def _judge(

@@ -28,6 +28,8 @@ from gpuyard.testing.specs import EmulatedCard, parse
 ANY_CARD: Final = 0xFFFFFFFF
 FOREVER: Final = 0xFFFFFFFF
 CUDA_LOST: Final = 719  # what every call answers after an Xid that took the card down
+DRIVER: Final = "580.95.05"
+LIMITING_DRIVER: Final = "615.71.09"
 _LIMITS_FROM: Final = 615  # the first driver with memory limits by cgroup
 _LIVES_FROM: Final = 1 << 40  # each process locks the byte of its slot beyond this offset
 
@@ -83,7 +85,7 @@ class Machine:
         call_ns: int = 2000,
         queue_depth: int = 1024,
         cuda_version: int = 13000,
-        driver_version: str = "580.95.05",
+        driver_version: str = DRIVER,
         root: Path | None = None,
         file: Path | None = None,
     ) -> None:

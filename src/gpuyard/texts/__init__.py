@@ -72,7 +72,10 @@ def in_words(value: object, language: str) -> object:
         parts: tuple[object, ...] = value  # pyright: ignore[reportUnknownVariableType]
         return ("；" if language == "zh" else "; ").join(str(in_words(part, language)) for part in parts)
     key, params = getattr(value, "key", None), getattr(value, "params", None)
-    return text(key, language, **params) if isinstance(key, str) and isinstance(params, Mapping) else value
+    if not (isinstance(key, str) and isinstance(params, Mapping)):
+        return value
+    facts: Mapping[str, object] = params  # pyright: ignore[reportUnknownVariableType]
+    return text(key, language, **facts)
 
 
 def error_text(code: str, language: str, params: Mapping[str, object]) -> str:
