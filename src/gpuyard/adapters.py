@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,7 +139,7 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bo
     if not cards or yard.engine.default == "simulated":
         return
     from gpuyard.slicing.building import PROBE
-    from gpuyard.slicing.keeper import LIBRARIES_INSIDE
+    from gpuyard.slicing.keeper import DRIVER_INSIDE, LIBRARIES_INSIDE
 
     keeper, held, finding = try_slices(cards, state, yard.simulated_cards, kernel_limits)
     yard.engine.findings = (finding,)
@@ -148,7 +148,9 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bo
     if keeper.mps is not None:
         keeper.mps.contained = yard.engine.default == "container"
     under_mps, told = try_mps_on(keeper, held, mps)
-    by_kernel, limited = try_kernel_on(keeper, held, under_mps, _unit_groups(yard.engine), kernel_limits)
+    groups = _unit_groups(yard.engine)
+    with scratch_groups() if groups is None else nullcontext(groups) as groups:
+        by_kernel, limited = try_kernel_on(keeper, held, under_mps, groups, kernel_limits)
     yard.engine.findings = (finding, told, limited)
     inside = find_driver_inside(keeper, yard.simulated_cards, held)
 
@@ -167,6 +169,9 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bo
             runtime.enforce(keeper, inside)
             yard.engine.shim_cards["container"] = held & inside.cards
             yard.engine.mps_cards["container"] = under_mps & inside.cards
+            if runtime.waits_before_start:
+                yard.engine.kernel_cards["container"] = by_kernel & inside.cards
+            yard.engine.drivers["container"] = DRIVER_INSIDE
             yard.engine.probes["container"] = str(LIBRARIES_INSIDE / PROBE)
 
     yard.engine.strangers = keeper.strangers
@@ -180,13 +185,13 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bo
 
 @contextmanager
 def scratch_groups() -> Iterator[tuple[Path, Path] | None]:
-    """A place for cgroups (v2) that are only tried, and where those are mounted; None where there is none."""
+    """A place for cgroups (v2) that are only tried in, and where those are mounted; None where there is none."""
     import os
 
     from gpuyard.engines.process.cgroup import unified_mount
 
     mount = unified_mount()
-    folder = Path(mount or "/", f"gpuyard-doctor-{os.getpid()}")
+    folder = Path(mount or "/", f"gpuyard-trial-{os.getpid()}")
     if mount is None or not os.access(mount, os.W_OK):
         yield None
         return

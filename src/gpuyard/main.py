@@ -372,7 +372,7 @@ def doctor(options: UpOptions) -> DoctorReport:
         if kind == "container":
             inside = find_driver_inside(keeper, options.simulate is not None, shim) if keeper is not None else None
             shim &= inside.cards if inside is not None else frozenset()
-            by_kernel = frozenset()  # containers are not held so yet
+            by_kernel = frozenset() if engine is not None and not engine.podman else by_kernel & shim
     return {
         "findings": [{"name": f.name, "ok": f.ok, "params": dict(f.params)} for f in findings],
         "cards": [

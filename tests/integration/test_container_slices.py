@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from gpuyard.engines.container.runtime import ContainerRuntime
+from gpuyard.engines.process.cgroup import unified_mount
 from gpuyard.engines.runtime import Unit, UnitState
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.slicing.building import built
@@ -262,3 +263,29 @@ class HostClock:
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
+
+
+def test_a_container_whose_memory_the_driver_holds_gets_no_more_past_the_library(
+    tmp_path_factory: pytest.TempPathFactory, container_engine: Any, image: str
+) -> None:
+    mount = unified_mount()
+    if os.geteuid() != 0 or mount is None or not os.access(mount, os.W_OK):
+        pytest.skip("only root makes cgroups (v2)")
+    words = ("--simulate", "1xRTX4090", "--runtime", "container", "--kernel-limits")
+    yard = RealYard(tmp_path_factory.mktemp("limited"), *words)
+    yard.environment["CONTAINER_HOST"] = f"unix://{container_engine.socket}"
+    yard.up()
+    try:
+        instance(yard, "box", "sleep", "600")
+        (cut,) = wait_for(lambda: yard.json("show", "box")["leases"][0]["slices"])
+        assert cut["guarantee"] == "kernel"
+        assert not any("root" in each for each in cut["not_protected"])  # it cannot change its own limit
+        wait_for(lambda: yard.json("show", "box")["leases"][0]["state"] == "active")
+        past = ("env", "LD_LIBRARY_PATH=/run/gpuyard/driver", "tenant", "fill", "plain", str(256 * MIB))
+        assert f"granted {(QUARTER - CONTEXT) // (256 * MIB)} then 2" in yard.run("exec", "box", "--", *past)
+        told = yard.json("verify", "box")
+        assert told["held"] is True
+        assert {check["got"] for check in told["checks"] if check["name"] == "memory_past"} >= {QUARTER - CONTEXT}
+        yard.run("rm", "box")
+    finally:
+        yard.close()

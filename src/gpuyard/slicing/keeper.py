@@ -20,8 +20,8 @@ from gpuyard.slicing.cdi import BindMount, DriverInside, Library
 from gpuyard.slicing.device_files import openers, unit_of
 from gpuyard.slicing.drivers import Driver
 from gpuyard.slicing.escape import CardLook, Stranger, card_look, strangers
-from gpuyard.slicing.kernel_limits import KernelLimits
-from gpuyard.slicing.kernel_units import KernelUnits
+from gpuyard.slicing.kernel_limits import REAL_MOUNT, KernelLimits
+from gpuyard.slicing.kernel_units import NOTE, KernelUnits
 from gpuyard.slicing.ledger import Holder, Usage, reap, usage
 from gpuyard.slicing.mps import MpsCards, Restart
 from gpuyard.slicing.mps_daemon import SHARED_MEMORY, Ceiling, allowed_multiprocessors
@@ -41,8 +41,10 @@ from gpuyard.slicing.shared_files import (
 VARIABLE: Final = "GPUYARD_SLICE"
 _INSIDE: Final = Path("/run/gpuyard")  # where a container sees its slice
 LIBRARIES_INSIDE: Final = _INSIDE / "lib"
+DRIVER_INSIDE: Final = _INSIDE / "driver"
 _CONTAINED: Final = "contained"  # marks the slices of containers
 _PRELOADED: Final = "preloaded"
+_NOT_HERE: Final = "the driver's memory limits are not here"
 REAP_EVERY_NS: Final = 500_000_000
 
 
@@ -120,10 +122,14 @@ class SliceKeeper:
         The shim is mounted over the driver's own path, so that a program that opens it by that path meets the shim too;
         the driver moves to a private one. Raises YardError as `for_process` does.
         """
-        cuda = Library(driver.cuda.here, _INSIDE / "driver" / "libcuda.so.1")
-        nvml = driver.nvml and Library(driver.nvml.here, _INSIDE / "driver" / "libnvidia-ml.so.1")
+        cuda = Library(driver.cuda.here, DRIVER_INSIDE / "libcuda.so.1")
+        nvml = driver.nvml and Library(driver.nvml.here, DRIVER_INSIDE / "libnvidia-ml.so.1")
         (self._root / unit).mkdir(exist_ok=True, mode=0o755)
         (self._root / unit / _CONTAINED).touch()
+        if limited := _limited(slices):
+            if self.kernel is None:
+                raise YardError("kernel_unavailable", card=min(limited), reason=_NOT_HERE)
+            self.kernel.expect(unit, limited)
         folder = self._cut(unit, slices, cuda.inside, nvml and nvml.inside, _INSIDE)
         mounts = [
             BindMount(folder / "slice", _INSIDE / "slice", True),
@@ -143,10 +149,27 @@ class SliceKeeper:
                 mounts.append(BindMount(self.mps.pipes(cut.card_uuid), _INSIDE / "mps", False))
                 mounts.append(BindMount(self.mps.shared_memory(cut.card_uuid), SHARED_MEMORY, False))
                 environment.update(_ceiling(cut).variables(str(_INSIDE / "mps")))
+        if self.kernel is not None and self.kernel.limits.seen != REAL_MOUNT:
+            seen = self.kernel.limits.seen  # which an emulated driver reads
+            mounts.append(BindMount(seen, seen, True))
         for name, file in self.driver.files.items():
             mounts.append(BindMount(file, _INSIDE / file.name, False))
             environment[name] = str(_INSIDE / file.name)
         return Cut(environment, tuple(mounts))
+
+    def waits_for_limits(self, unit: str) -> bool:
+        """Whether a container's program may begin only after `limit_container`."""
+        return (self._root / unit / NOTE).exists()
+
+    def limit_container(self, unit: str, pid: int) -> None:
+        """Has the driver limit the device memory of a container, by the first process in it. Raises YardError
+        `kernel_unavailable` where that does not hold."""
+        try:
+            if self.kernel is None:
+                raise OSError(_NOT_HERE)
+            self.kernel.hold_in(unit, pid)
+        except OSError as error:
+            raise YardError("kernel_unavailable", card="--", reason=f"{unit}: {error}") from error
 
     def release(self, unit: str) -> None:
         """Ends a unit's slices. An unknown unit is no error."""
@@ -303,11 +326,11 @@ class SliceKeeper:
 
     def _limit_by_kernel(self, unit: str, slices: Sequence[Slice]) -> None:
         """Raises YardError `kernel_unavailable`."""
-        cards = {cut.card_uuid: cut.shape.memory_bytes for cut in slices if cut.guarantee is Guarantee.KERNEL}
+        cards = _limited(slices)
         if not cards:
             return
         if self.kernel is None:
-            raise YardError("kernel_unavailable", card=min(cards), reason="the driver's memory limits are not here")
+            raise YardError("kernel_unavailable", card=min(cards), reason=_NOT_HERE)
         try:
             self.kernel.hold(unit, self.kernel.limits.group_of_unit(unit), cards)
         except OSError as error:
@@ -347,6 +370,10 @@ class SliceKeeper:
         if self._is_under_mps(cut):
             return self._root / unit / "clock"
         return self._root / "clocks" / cut.card_uuid if cut.shape.compute_ppm < SHARE_WHOLE_PPM else None
+
+
+def _limited(slices: Sequence[Slice]) -> dict[str, int]:
+    return {cut.card_uuid: cut.shape.memory_bytes for cut in slices if cut.guarantee is Guarantee.KERNEL}
 
 
 def _ceiling(cut: Slice) -> Ceiling:

@@ -106,6 +106,10 @@ class KernelLimits:
                 shown = "none" if one is None or one.hard_bytes == UNLIMITED else f"{one.hard_bytes} bytes"
                 raise OSError(f"{uuid}: the driver was told a limit of {limit} bytes and says that it is {shown}")
 
+    def pass_on_to(self, group: str) -> None:
+        """Has the groups above this one pass the kernel's controller on to it, where there is one."""
+        pass_on((self._mount / group.lstrip("/")).parent, self._mount)
+
     def told(self, group: str, cards: Sequence[str]) -> dict[str, GroupLimit | None]:
         """What holds for the group on each card; None where the driver knows of no such group. Raises OSError."""
         return dict(zip(cards, _nvml(self._driver, [(uuid, self.folder(group), None) for uuid in cards]), strict=True))

@@ -17,7 +17,7 @@ from typing import Final
 
 from gpuyard.slicing.kernel_limits import GroupLimit, KernelLimits, cgroup_of, is_within
 
-_NOTE: Final = "kernel"
+NOTE: Final = "kernel"  # below a unit's folder, where the driver holds its memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +52,33 @@ class KernelUnits:
 
     def hold(self, unit: str, group: str, cards: Mapping[str, int]) -> None:
         """Sets the limits and notes them. Raises OSError where they do not hold."""
-        folder = self._root / unit
-        folder.mkdir(exist_ok=True, mode=0o755)
-        partial = folder / f".{_NOTE}.new"
-        partial.write_text(json.dumps({"group": group, "cards": dict(cards)}))
-        partial.replace(folder / _NOTE)
+        self.expect(unit, cards, group)
         self.limits.limit(group, cards)
 
+    def expect(self, unit: str, cards: Mapping[str, int], group: str = "") -> None:
+        """Notes what the unit may have. Without a `group`, whoever makes one for it says so later: see `hold_in`."""
+        folder = self._root / unit
+        folder.mkdir(exist_ok=True, mode=0o755)
+        partial = folder / f".{NOTE}.new"
+        partial.write_text(json.dumps({"group": group, "cards": dict(cards)}))
+        partial.replace(folder / NOTE)
+
+    def hold_in(self, unit: str, pid: int) -> None:
+        """Sets the noted limits on the group that this process is in: a container, before its program begins. Raises
+        OSError where they do not hold."""
+        group, held = cgroup_of(pid), self._held().get(unit)
+        if held is None or group in (None, "", "/"):
+            raise OSError(f"the container's process {pid} is in no cgroup (v2) of its own")
+        self.limits.pass_on_to(group)
+        self.hold(unit, group, held.cards)
+
     def held(self) -> dict[str, Held]:
-        """The units that have a note."""
+        """The units that have limits."""
+        return {unit: held for unit, held in self._held().items() if held.group}
+
+    def _held(self) -> dict[str, Held]:
         found: dict[str, Held] = {}
-        for note in self._root.glob(f"*/{_NOTE}"):
+        for note in self._root.glob(f"*/{NOTE}"):
             with suppress(OSError, ValueError, KeyError):  # released meanwhile
                 content = json.loads(note.read_text())
                 found[note.parent.name] = Held(content["group"], content["cards"])
@@ -73,7 +89,7 @@ class KernelUnits:
         held = self.held().get(unit)
         if held is not None:
             self.limits.forget(held.group)
-            (self._root / unit / _NOTE).unlink(missing_ok=True)
+            (self._root / unit / NOTE).unlink(missing_ok=True)
         with self._lock:
             self._lost = {each for each in self._lost if each[0] != unit}
 

@@ -52,6 +52,8 @@ _KERNEL_OPEN: Final = (KERNEL_COMPUTE, KERNEL_FAULTS, KERNEL_MANAGED, BANDWIDTH)
 _KERNEL: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_held", (*_KERNEL_OPEN, KERNEL_ROOT, DEVICE))
 _KERNEL_MPS: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_mps", _KERNEL.not_protected)
 _KERNEL_EMULATED: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_emulated", _KERNEL.not_protected)
+_KERNEL_CONTAINER: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_held", _KERNEL_OPEN)
+_KERNEL_CONTAINER_MPS: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_mps", (*_KERNEL_OPEN, MPS_SHARED_MEMORY))
 NOWHERE: Final[frozenset[str]] = frozenset()
 _WHOLE: Final = GuaranteeVerdict(Guarantee.EXCLUSIVE, "whole_card_withheld", (OUTSIDE,))
 
@@ -76,6 +78,8 @@ def guarantee(
     held = runtime_kind in ("process", "container") and card.uuid in shim
     whole = shape.is_whole(card.memory_bytes)
     if held and not whole and card.uuid in kernel:
+        if withheld:
+            return _KERNEL_CONTAINER_MPS if card.uuid in mps else _KERNEL_CONTAINER
         return _KERNEL_EMULATED if card.simulated else _KERNEL_MPS if card.uuid in mps else _KERNEL
     if held and not whole and card.uuid in mps:
         return _MPS_CONTAINER if withheld else _MPS_EMULATED if card.simulated else _MPS
@@ -94,7 +98,7 @@ def left_open(level: Guarantee, runtime_kind: str) -> tuple[str, ...]:
     """What a slice that was granted under this guarantee is not protected against where that runtime runs it."""
     verdicts = {
         Guarantee.EXCLUSIVE: (_WHOLE, _WHOLE),
-        Guarantee.KERNEL: (_KERNEL, _KERNEL),
+        Guarantee.KERNEL: (_KERNEL, _KERNEL_CONTAINER),
         Guarantee.MPS: (_MPS, _MPS_CONTAINER),
         Guarantee.COOPERATIVE: (_SHIM, _SHIM_CONTAINER),
     }

@@ -21,7 +21,7 @@ from gpuyard.engines.container.records import Records, UnitRecord
 from gpuyard.engines.process.ports import HOST, allocate
 from gpuyard.engines.runtime import Unit
 from gpuyard.model.errors import YardError
-from gpuyard.slicing.keeper import LIBRARIES_INSIDE
+from gpuyard.slicing.keeper import LIBRARIES_INSIDE, SliceKeeper
 
 _AT_ONCE: Final = 4  # an engine starts containers no faster for being asked for more of them
 
@@ -46,6 +46,7 @@ class Launcher:
 
     def __init__(self, api: EngineApi, podman: bool, records: Records, may_fetch: MayFetch) -> None:
         self.means = Means()
+        self.keeper: SliceKeeper | None = None  # of slices, where any are enforced
         self._api = api
         self._podman = podman
         self._records = records
@@ -79,7 +80,7 @@ class Launcher:
 
         def work() -> None:
             with self._slots:
-                self._api.post(f"/containers/{quote(record.name)}/start")
+                self._start(record.name)
 
         self._in_background(record, work, then)
 
@@ -139,7 +140,7 @@ class Launcher:
             try:
                 self._create(unit, record, labels, binds, tried)
                 if not record.stop_asked:
-                    self._api.post(f"/containers/{quote(unit.name)}/start")
+                    self._start(unit.name)
                 return
             except EngineRefused as error:
                 weaker = lesser(tried, error.message)
@@ -150,6 +151,18 @@ class Launcher:
                     refusals.add("network")  # once may be a hiccup, and what is given up here is an isolation
                     continue
                 self.means = weaker
+
+    def _start(self, name: str) -> None:
+        """Begins the container's program: after the driver was told what memory it may have, where that must be so."""
+        if self.keeper is not None and self.keeper.waits_for_limits(name):
+            path = f"{LIBPOD}/containers/{quote(name)}"
+            if self._api.get(f"{path}/json")["State"]["Status"] != "initialized":
+                self._api.post(f"{path}/init")  # with its processes' cgroup, and nothing of the image run yet
+            try:
+                self.keeper.limit_container(name, int(self._api.get(f"{path}/json")["State"]["Pid"]))
+            except YardError as error:
+                raise EngineRefused(503, str(error.params["reason"])) from error
+        self._api.post(f"/containers/{quote(name)}/start")
 
     def _create(self, unit: Unit, record: UnitRecord, labels: dict[str, str], binds: list[Bind], means: Means) -> None:
         allocated = self._host_ports(unit) if means.host_network else {}

@@ -69,7 +69,13 @@ class ContainerRuntime:
     def enforce(self, keeper: SliceKeeper, driver: DriverInside) -> None:
         """From now on cuts the slices of units whose guarantee is cooperative; gives back those that nobody has."""
         self._slices = ContainerSlices(keeper, driver)
+        self._launcher.keeper = keeper
         self._slices.end_all_but(self._records.all())
+
+    @property
+    def waits_before_start(self) -> bool:
+        """Whether a container's cgroup can be had before its program begins: Podman can, Docker cannot."""
+        return self._podman
 
     @property
     def isolation(self) -> Isolation:
