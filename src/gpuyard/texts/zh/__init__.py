@@ -8,6 +8,7 @@ from gpuyard.texts.zh import (
     doctor,
     errors,
     incidents,
+    machines,
     money,
     moves,
     mps,
@@ -44,6 +45,7 @@ TEXTS: dict[str, str] = {
     **dialects.TEXTS,
     **access.TEXTS,
     **security.TEXTS,
+    **machines.TEXTS,
     **attestation.TEXTS,
     **residency.TEXTS,
 }
