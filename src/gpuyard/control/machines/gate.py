@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ROLE: Final = "machine"
+NOBODY: Final = "--"
 
 
 def now() -> datetime:
@@ -65,7 +66,7 @@ class Gate:
             Entry(
                 at_us=self.yard.clock.now_us(),
                 tenant_id="",
-                user=name,
+                user=name if certificate is not None else NOBODY,  # what a stranger calls itself names nobody
                 role=ROLE,
                 token_id=certificate or "--",
                 action=f"gpuyard:{action}",
