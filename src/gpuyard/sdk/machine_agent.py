@@ -55,7 +55,7 @@ class Agent:
     wall: Callable[[], datetime]
     monotonic_s: Callable[[], float]
     failures: int = 0
-    ahead_s: float = 0.0  # this machine's clock before the yard's, as last heard
+    _heard: tuple[datetime, float] | None = None  # the yard's clock at the last heartbeat, and ours that never jumps
     _told: str | None = None  # the digest of the inventory that the yard has
     _looked_s: float | None = None
     _told_s: float = 0.0
@@ -102,8 +102,7 @@ class Agent:
 
     def _renewed(self, identity: Identity) -> Identity:
         """A new key and certificate from half of its life on. What hinders that is told, and hinders nothing else."""
-        now = self.wall() - timedelta(seconds=self.ahead_s)
-        if now < identity.half_life():
+        if self._yard_time() < identity.half_life():
             return identity
         try:
             key = self.folder.pending_key()
@@ -137,11 +136,19 @@ class Agent:
 
     def _hear(self, now: str) -> None:
         """What time it is at the yard; told in words where the clocks differ."""
-        self.ahead_s = (self.wall() - datetime.fromisoformat(now)).total_seconds()
-        skewed = abs(self.ahead_s) > SKEW_S
-        if skewed and not self._skewed:
-            self.tell("clock", {"seconds": f"{self.ahead_s:+.0f}"})
-        self._skewed = skewed
+        there = datetime.fromisoformat(now)
+        self._heard = there, self.monotonic_s()
+        ahead_s = (self.wall() - there).total_seconds()
+        if abs(ahead_s) > SKEW_S and not self._skewed:
+            self.tell("clock", {"seconds": f"{ahead_s:+.0f}"})
+        self._skewed = abs(ahead_s) > SKEW_S
+
+    def _yard_time(self) -> datetime:
+        """What time it is at the yard, as far as this machine knows: what its own clock is set to matters only before
+        the first answer."""
+        if self._heard is None:
+            return self.wall()
+        return self._heard[0] + timedelta(seconds=self.monotonic_s() - self._heard[1])
 
     def _send(self, identity: Identity, method: str, path: str, body: Mapping[str, Any]) -> Any:
         try:
@@ -182,7 +189,7 @@ class Agent:
             if isinstance(cause, ssl.SSLError) and (because := _ALERTS.get(str(cause.reason))) is not None:
                 return YardError("machine_refused", refusal=because)
             cause = cause.__cause__ or cause.__context__
-        if self.wall() - timedelta(seconds=self.ahead_s) >= identity.ends:
+        if self._yard_time() >= identity.ends:
             return YardError("machine_refused", refusal="ended")
         return YardError("unreachable", url=url, reason=str(error) or type(error).__name__)
 
