@@ -29,7 +29,7 @@ def run() -> None:
     build(
         HostCommands(
             up=up, doctor=doctor, emulate=emulate, sums=MoneySums(_compare, _own, _verify), weights=_weights,
-            simulate=simulate,
+            simulate=simulate, inventory=inventory,
         )
     )()  # fmt: skip
 
@@ -63,17 +63,22 @@ def up(options: UpOptions, started: Callable[[Started], None]) -> None:
 
     Raises YardError for everything that keeps it from starting; nothing is changed then.
     """
-    from gpuyard.control.listening import listen
+    from gpuyard.control.listening import listen, parse_address
     from gpuyard.control.state_dir import StateDir
 
     listener = listen(options.host, options.port, guarded=options.secure or options.plain_http)
     try:
-        _check_files(options)
-        state = StateDir(options.state)
+        machines = None if options.machines is None else listen(*parse_address(options.machines), guarded=True)
         try:
-            _serve(options, state, listener, started)
+            _check_files(options)
+            state = StateDir(options.state)
+            try:
+                _serve(options, state, listener, machines, started)
+            finally:
+                state.release()
         finally:
-            state.release()
+            if machines is not None:
+                machines.close()
     finally:
         listener.close()
 
@@ -98,7 +103,13 @@ def _check_files(options: UpOptions) -> None:
         parse_spec(options.simulate)
 
 
-def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started: Callable[[Started], None]) -> None:
+def _serve(
+    options: UpOptions,
+    state: StateDir,
+    listener: socket.socket,
+    for_machines: socket.socket | None,
+    started: Callable[[Started], None],
+) -> None:
     import uvicorn
 
     from gpuyard.api.app import About, build
@@ -119,6 +130,12 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
         tls = _tls(options, state.path / "tls", yard.id) if options.secure else None
         app = build(yard, About(address, str(state.path), store.dialect, tls and tls.authority))
         stop = threading.Event()
+        port = None
+        if for_machines is not None:
+            from gpuyard.serving_machines import MachinePort
+
+            port = MachinePort(yard, state.path / "machines", for_machines, options, tls and tls.fingerprint)
+            app.state.machines = port.gate
         loops = Loops(yard)
         loops.pass_once()
         adopted = sum(seen.state == "running" for seen in yard.seen.values())
@@ -133,8 +150,10 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
                     thread.start()
                     if tls is not None:
                         threading.Thread(target=tls.watch, args=(stop,), name="certificates", daemon=True).start()
+                    if port is not None:
+                        port.start()
                     state.announce(Holder(os.getpid(), address, to_text(yard.clock.now_us())))
-                    started(_started(options, yard, address, token, adopted, tls))
+                    started(_started(options, yard, address, token, adopted, tls, port and port.gate.address))
                     _mark_shown(yard, token)
 
             async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -164,6 +183,8 @@ def _serve(options: UpOptions, state: StateDir, listener: socket.socket, started
             server.run(sockets=[listener])
         finally:
             stop.set()
+            if port is not None:
+                port.stop()
             yard.wake.set()
             if thread.is_alive():
                 thread.join(timeout=10)
@@ -291,7 +312,13 @@ def _mark_shown(yard: Yard, token: str | None) -> None:
 
 
 def _started(
-    options: UpOptions, yard: Yard, address: str, token: str | None, adopted: int, tls: ServerTls | None
+    options: UpOptions,
+    yard: Yard,
+    address: str,
+    token: str | None,
+    adopted: int,
+    tls: ServerTls | None,
+    machines: str | None,
 ) -> Started:
     from gpuyard.store import fleet
 
@@ -308,7 +335,15 @@ def _started(
         runtimes=tuple(yard.engine.runtimes),
         adopted=adopted,
         ca_sha256=tls and tls.fingerprint,
+        machines=machines,
     )
+
+
+def inventory(options: UpOptions) -> Callable[[], Mapping[str, Any]]:
+    """What this machine sees of itself, for a yard that it joined."""
+    from gpuyard.examining import Examiner
+
+    return Examiner(options, doctor).look
 
 
 def emulate(cards: str, command: Sequence[str], virtual: bool) -> int:
@@ -380,6 +415,10 @@ def doctor(options: UpOptions) -> DoctorReport:
                 "uuid": card.uuid,
                 "model": card.model,
                 "node": card.node,
+                "pci_address": card.pci_address,
+                "memory_bytes": card.memory_bytes,
+                "driver": card.driver,
+                "simulated": card.simulated,
                 "guarantees": [
                     {
                         "shape": name,

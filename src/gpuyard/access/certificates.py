@@ -26,18 +26,18 @@ class Certified:
     key: bytes = field(repr=False)
 
 
-def new_authority(name: str, now: datetime) -> Certified:
-    """An authority that signs servers' certificates and no further authorities."""
+def new_authority(name: str, now: datetime, life: timedelta = AUTHORITY_LIFE) -> Certified:
+    """An authority that signs certificates of servers and machines, and no further authorities."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     built = (
-        _builder(subject, subject, key.public_key(), now, now + AUTHORITY_LIFE)
+        certificate_builder(subject, subject, key.public_key(), now, now + life)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs=True), critical=True)
+        .add_extension(key_usage(signs=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return Certified(_pem(built), _key_pem(key))
+    return Certified(certificate_pem(built), _key_pem(key))
 
 
 def issue(authority: Certified, names: Sequence[str], now: datetime) -> Certified:
@@ -53,16 +53,16 @@ def issue(authority: Certified, names: Sequence[str], now: datetime) -> Certifie
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     end = min(now + SERVER_LIFE, issuer.not_valid_after_utc)
     built = (
-        _builder(subject, issuer.subject, key.public_key(), now, end)
+        certificate_builder(subject, issuer.subject, key.public_key(), now, end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs=False), critical=True)
+        .add_extension(key_usage(signs=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .sign(signer, hashes.SHA256())
     )
-    return Certified(_pem(built), _key_pem(key))
+    return Certified(certificate_pem(built), _key_pem(key))
 
 
 def is_due(certificate: bytes, authority: bytes, names: Sequence[str], now: datetime) -> bool:
@@ -91,9 +91,10 @@ def fingerprint(certificate: bytes) -> str:
     return x509.load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256()).hex()
 
 
-def _builder(
+def certificate_builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, end: datetime
 ) -> x509.CertificateBuilder:
+    """What every certificate of ours begins with. It holds from an hour ago, for clocks that are behind."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -105,7 +106,8 @@ def _builder(
     )
 
 
-def _usage(*, signs: bool) -> x509.KeyUsage:
+def key_usage(*, signs: bool) -> x509.KeyUsage:
+    """What an authority's key (`signs`) or anybody else's may be used for."""
     return x509.KeyUsage(
         digital_signature=not signs,
         content_commitment=False,
@@ -126,7 +128,8 @@ def _name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
+def certificate_pem(certificate: x509.Certificate) -> bytes:
+    """As text."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 

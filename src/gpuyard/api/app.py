@@ -29,6 +29,7 @@ from gpuyard.api import (
     invoices,
     limits,
     login,
+    machines,
     money,
     oidc,
     problems,
@@ -128,6 +129,7 @@ def build(yard: Yard, about: About) -> FastAPI:
     app.state.strangers = Buckets(per_second=20, burst=200)  # tokens that were none, by address
     app.state.logins, app.state.provider_logins = login.by_password(), login.by_provider()
     app.state.provider = Provider(yard)
+    app.state.machines, app.state.joins = None, machines.by_address()  # set where the yard listens for machines
     problems.install(app)
     for part in (router, tenants.router, fleet.router, workloads.router, inside.router, money.router, events.router):
         app.include_router(part, prefix="/v1")
@@ -138,6 +140,7 @@ def build(yard: Yard, about: About) -> FastAPI:
     app.include_router(authority.router, prefix="/v1")
     for part in (rate_limits.router, users.router, login.router, oidc.router):
         app.include_router(part, prefix="/v1")
+    app.include_router(machines.router, prefix="/v1")
     app.include_router(queue.router, prefix="/v1")
     app.include_router(access_keys.router, prefix="/v1")
     for part in (access.router, limits.router, residency.router, audit.router):

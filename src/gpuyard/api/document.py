@@ -8,8 +8,8 @@ from fastapi import FastAPI
 
 from gpuyard.api.schemas import Problem
 
-# The last is proven by a signature.
-_OPEN = frozenset({"/v1/health", "/v1/ca", "/v1/login", "/v1/login/oidc", "/v1/payments/stripe"})
+# The last two prove themselves by what they say.
+_OPEN = frozenset({"/v1/health", "/v1/ca", "/v1/login", "/v1/login/oidc", "/v1/payments/stripe", "/v1/machines/join"})
 _REFUSED = {
     "description": "Refused. `code` is stable, `detail` is a sentence in the language of Accept-Language.",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},

@@ -72,6 +72,8 @@ COMMANDS = {
     "rates": "rates",
     "geography": "limits",
     "audit": "audit",
+    "machines": "machines",
+    "machine": "machine",
 }
 
 

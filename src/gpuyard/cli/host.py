@@ -43,6 +43,7 @@ class UpOptions:
     hold_window_us: int = 600_000_000
     keep_disks_us: int = 15 * 86_400_000_000
     region: str | None = None  # that this machine stands in; None: as it was told the last time
+    machines: str | None = None  # HOST:PORT where machines that joined are listened for; None: nowhere
 
     @property
     def secure(self) -> bool:
@@ -64,6 +65,7 @@ class Started:
     runtimes: tuple[str, ...]
     adopted: int  # units that went on running while no yard did
     ca_sha256: str | None = None  # of the yard's own authority, for clients to pin
+    machines: str | None = None  # where machines that joined reach it
 
 
 class FoundThing(TypedDict):
@@ -87,6 +89,10 @@ class FoundCard(TypedDict):
     uuid: str
     model: str
     node: str
+    pci_address: str
+    memory_bytes: int
+    driver: str | None
+    simulated: bool
     guarantees: list[CardGuarantee]
 
 
@@ -141,6 +147,8 @@ class HostCommands:
     up: Callable[[UpOptions, Callable[[Started], None]], None]
     doctor: Callable[[UpOptions], DoctorReport]
     emulate: Callable[[str, Sequence[str], bool], int]
+    # looks at this machine's cards, as it is to be told to a yard; again and again
+    inventory: Callable[[UpOptions], Callable[[], Mapping[str, Any]]]
     sums: MoneySums
     # runs a trace in virtual time; called with arrivals done and in all; its summary
     weights: Callable[[Sequence[str]], Mapping[str, int]]  # of the placement's terms, as typed

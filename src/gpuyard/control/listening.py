@@ -29,6 +29,17 @@ def listen(host: str, port: int, *, guarded: bool) -> socket.socket:
     return listener
 
 
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port from `127.0.0.1:8471` or `[::]:8471`.
+
+    Raises YardError `invalid_request`.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise YardError("invalid_request", reason=f"'{text[:60]}' is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def told_address(listener: socket.socket, names: Sequence[str], *, secure: bool) -> str:
     """The URL that others reach it by: of a yard that listens everywhere, by its first name."""
     host, port = listener.getsockname()[:2]

@@ -61,7 +61,7 @@ class OwnAuthority:
             signer = self._authority(now)
             if not server.exists() or is_due(server.read_bytes(), signer.certificate, self._names, now):
                 made = certificates.issue(signer, self._names, now)
-                _write(server, made.certificate + made.key)
+                write_private(server, made.certificate + made.key)
         except (OSError, ValueError) as error:
             raise YardError("tls_unusable", path=str(self._folder), reason=str(error)) from error
 
@@ -72,8 +72,8 @@ class OwnAuthority:
         if not file.exists() or certificates.has_ended(file.read_bytes(), now):
             made = certificates.new_authority(f"gpuyard {self._yard}", now)
             file.unlink(missing_ok=True)
-            _write(key, made.key)
-            _write(file, made.certificate)
+            write_private(key, made.key)
+            write_private(file, made.certificate)
         return Certified(file.read_bytes(), key.read_bytes())
 
 
@@ -98,8 +98,8 @@ class ServerTls:
     def __init__(self, source: Source, now: datetime) -> None:
         self._source = source
         source.refresh(now)
-        self._mark, self._current = _mark(*source.files), _context(*source.files)
-        self.context = _context(*source.files)
+        self._mark, self._current = _mark(*source.files), server_context(*source.files)
+        self.context = server_context(*source.files)
         self.context.sni_callback = self._choose
 
     @property
@@ -125,7 +125,7 @@ class ServerTls:
         mark = _mark(*self._source.files)
         if mark == self._mark:
             return False
-        self._current = _context(*self._source.files)
+        self._current = server_context(*self._source.files)
         self._mark = mark  # only now: files that were caught half replaced are looked at again
         return True
 
@@ -160,7 +160,8 @@ def _mark(*files: Path) -> tuple[int, ...]:
         raise YardError("tls_unusable", path=str(error.filename), reason=str(error.strerror)) from error
 
 
-def _context(chain: Path, key: Path) -> ssl.SSLContext:
+def server_context(chain: Path, key: Path) -> ssl.SSLContext:
+    """What a server shows itself with. Raises YardError `tls_unusable`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -176,7 +177,7 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted: give one that is not, readable by the yard alone")
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes) -> None:
     """Whole or not at all, and for nobody else to read."""
     draft = path.with_suffix(".new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

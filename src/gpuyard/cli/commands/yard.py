@@ -58,6 +58,7 @@ def up(
     sharing_window: Annotated[str, typer.Option(metavar="HH:MM-HH:MM|none", help=t("up.sharing_window"))] = "none",
     weight: Annotated[list[str] | None, typer.Option(metavar="TERM=N", help=t("up.weight"))] = None,
     region: Annotated[str | None, typer.Option(help=t("up.region"))] = None,
+    machines: Annotated[str | None, typer.Option(metavar="HOST:PORT", help=t("up.machines"))] = None,
     as_json: AsJson = False,
 ) -> None:
     if on_escape not in {"notice", "stop"}:
@@ -104,6 +105,7 @@ def up(
         hold_window_us=_window(hold_window),
         keep_disks_us=parse_duration(keep_disks),
         region=region,
+        machines=machines,
     )
     installed().up(options, (lambda told: show_json(asdict(told))) if as_json else _greet)
 
@@ -123,6 +125,8 @@ def _greet(told: Started) -> None:
         print(t("up.adopted", count=told.adopted))
     if told.ca_sha256 is not None:
         print(t("up.ca", sha256=told.ca_sha256))
+    if told.machines is not None:
+        print(t("up.machines_at", address=told.machines))
     if told.token is not None:
         print(t("up.token", token=told.token))
         pinned = f" --ca-sha256 {told.ca_sha256}" if told.ca_sha256 else ""

@@ -9,6 +9,7 @@ from gpuyard.texts.zh import (
     errors,
     incidents,
     kernel,
+    machines,
     money,
     moves,
     mps,
@@ -46,6 +47,7 @@ TEXTS: dict[str, str] = {
     **dialects.TEXTS,
     **access.TEXTS,
     **security.TEXTS,
+    **machines.TEXTS,
     **attestation.TEXTS,
     **residency.TEXTS,
 }
