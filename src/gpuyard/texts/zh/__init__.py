@@ -19,6 +19,7 @@ from gpuyard.texts.zh import (
     security,
     simulating,
     validation,
+    volumes,
     wallet,
     words,
 )
@@ -46,4 +47,5 @@ TEXTS: dict[str, str] = {
     **security.TEXTS,
     **attestation.TEXTS,
     **residency.TEXTS,
+    **volumes.TEXTS,
 }
