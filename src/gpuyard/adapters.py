@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpuyard.control.yard import Yard
     from gpuyard.engines.local import LocalEngine
     from gpuyard.engines.runtime import Runtime
+    from gpuyard.engines.volumes.protocol import Volumes
     from gpuyard.hardware.probe import Finding, Probe
     from gpuyard.model.fleet import Card
     from gpuyard.model.said import Said, Why
@@ -83,13 +84,20 @@ def make_engine(kind: str, root: Path, clock: Clock, may_fetch: Callable[[str], 
     runtimes: dict[str, Runtime] = {}
     if kind == "simulated":
         from gpuyard.engines.simulated import SimulatedRuntime
+        from gpuyard.engines.volumes.simulated import SimulatedVolumes
 
         runtimes["simulated"] = SimulatedRuntime(clock)
+        volumes: Volumes = SimulatedVolumes()
+    else:
+        from gpuyard.engines.volumes.encrypted import EncryptedVolumes
+
+        volumes = EncryptedVolumes(root / "volumes")
     if kind in {"auto", "process"}:
         from gpuyard.engines.process.runtime import ProcessRuntime
 
         runtimes["process"] = ProcessRuntime(root, clock)
     engine = LocalEngine(runtimes, "process" if kind == "auto" else kind)
+    engine.volumes = volumes
     if kind in {"auto", "container"}:
         _add_container_runtime(engine, root, clock, may_fetch, must=kind == "container")
     return engine
@@ -340,6 +348,15 @@ def _emulator(cards: Sequence[Card], state: Path, kernel_limits: bool | None) ->
         mps_control=machine.mps_control,
         groups=machine.groups,
     )
+
+
+def find_encryption() -> Finding:
+    """Whether volumes can be encrypted on this machine."""
+    from gpuyard.engines.volumes.gocryptfs import why_not
+    from gpuyard.hardware.probe import Finding
+
+    reason = why_not()
+    return Finding("encrypted_volumes", reason is None, {} if reason is None else {"detail": reason})
 
 
 def real_driver() -> Driver:

@@ -113,6 +113,7 @@ def _serve(
     import uvicorn
 
     from gpuyard.api.app import About, build
+    from gpuyard.control import volumes
     from gpuyard.control.listening import told_address
     from gpuyard.control.loops import Loops
     from gpuyard.control.server_process import leave_imports_alone, log_to, share_one_heap
@@ -189,6 +190,7 @@ def _serve(
             if thread.is_alive():
                 thread.join(timeout=10)
             yard.authority.auditor.settle(yard.clock.now_us())
+            volumes.leave(yard)
             yard.engine.close()
     finally:
         store.close()
@@ -371,7 +373,14 @@ def doctor(options: UpOptions) -> DoctorReport:
     import shutil
     import tempfile
 
-    from gpuyard.adapters import find_driver_inside, scratch_groups, try_kernel_on, try_mps_on, try_slices
+    from gpuyard.adapters import (
+        find_driver_inside,
+        find_encryption,
+        scratch_groups,
+        try_kernel_on,
+        try_mps_on,
+        try_slices,
+    )
     from gpuyard.engines.container.sockets import find_socket
     from gpuyard.hardware.confidential import find_confidential
     from gpuyard.hardware.probe import Finding
@@ -388,6 +397,7 @@ def doctor(options: UpOptions) -> DoctorReport:
     findings.append(Finding("podman", podman))
     findings.append(Finding("docker", engine is not None and not engine.podman))
     findings.append(find_confidential())
+    findings.append(find_encryption())
     kind = options.runtime if options.runtime != "auto" else "process"
     cards = [card for node in report.nodes for card in node.cards]
     shim, mps, by_kernel = frozenset[str](), frozenset[str](), frozenset[str]()

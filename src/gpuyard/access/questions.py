@@ -72,7 +72,7 @@ def ask(
     about: str = "*",
     facts: Mapping[str, Values] | None = None,
 ) -> Question:
-    """A question of an identity. `about` is the workload's id, where it is about one."""
+    """A question of an identity. `about` is the workload's id, or `volume/NAME`, where it is about one."""
     principal = f"arn:aws:iam::{identity.tenant_id}:user/{identity.user}"
     filled: dict[str, Values] = {
         "aws:username": identity.user,
@@ -95,6 +95,8 @@ def ask(
 
 def resource_name(action: Action, tenant_id: str | None, about: str = "*") -> str:
     """The ARN that policies name a resource by."""
+    if about.startswith("volume/"):
+        return f"arn:aws:ec2::{tenant_id or ''}:{about}"
     if action in (Action.READ, Action.LAUNCH, Action.CONTROL, Action.ENTER):
         return f"arn:aws:ec2::{tenant_id or ''}:instance/{about}"
     if action is Action.COMMIT:

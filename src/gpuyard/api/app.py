@@ -42,6 +42,7 @@ from gpuyard.api import (
     users,
     verifying,
     views,
+    volumes,
     wallet,
     workloads,
 )
@@ -137,6 +138,7 @@ def build(yard: Yard, about: About) -> FastAPI:
         app.include_router(part, prefix="/v1")
     app.include_router(verifying.router, prefix="/v1")
     app.include_router(attesting.router, prefix="/v1")
+    app.include_router(volumes.router, prefix="/v1")
     app.include_router(authority.router, prefix="/v1")
     for part in (rate_limits.router, users.router, login.router, oidc.router):
         app.include_router(part, prefix="/v1")

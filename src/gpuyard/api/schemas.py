@@ -43,6 +43,7 @@ class MountWish(_Strict):
     volume: Name
     path: Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
     read_only: bool = False
+    encrypted: bool = Field(False, description="refuse unless the volume is encrypted with a key of the tenant's")
 
 
 class LaunchRequest(_Strict):

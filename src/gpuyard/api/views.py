@@ -22,7 +22,7 @@ from gpuyard.texts import reason_text, text
 View = dict[str, object]
 ABSENT = "--"
 # What keeps a workload waiting although no node was asked.
-_HOLDS = frozenset({"quota", "spot_room", "queued", "outbid"})
+_HOLDS = frozenset({"quota", "spot_room", "queued", "outbid", "volume_key"})
 
 
 def reason_view(reason: str | None, params: Mapping[str, object], language: str) -> str | None:
@@ -167,7 +167,10 @@ def spec_view(spec: WorkloadSpec) -> View:
         "image": spec.image,
         "environment": dict(spec.environment),
         "secret_names": list(spec.secret_names),
-        "mounts": [{"volume": m.volume, "path": m.path, "read_only": m.read_only} for m in spec.mounts],
+        "mounts": [
+            {"volume": m.volume, "path": m.path, "read_only": m.read_only, "encrypted": m.encrypted}
+            for m in spec.mounts
+        ],
         "ports": list(spec.ports),
         "working_directory": spec.working_directory,
         "cpu_milli": spec.cpu_milli,

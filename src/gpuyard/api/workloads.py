@@ -49,7 +49,7 @@ def to_launch(body: schemas.LaunchRequest) -> Launch:
         image=body.image,
         environment=body.environment,
         secrets=body.secrets,
-        mounts=tuple(Mount(mount.volume, mount.path, mount.read_only) for mount in body.mounts),
+        mounts=tuple(Mount(mount.volume, mount.path, mount.read_only, mount.encrypted) for mount in body.mounts),
         ports=tuple(body.ports),
         working_directory=body.working_directory,
         cpu_milli=body.cpu_milli,

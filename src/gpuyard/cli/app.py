@@ -37,6 +37,7 @@ COMMANDS = {
     "start": "work",
     "reboot": "work",
     "rm": "work",
+    "volumes": "volumes",
     "why": "queue",
     "plan": "queue",
     "checkpoint": "queue",

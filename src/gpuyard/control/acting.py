@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from gpuyard.control import volumes
 from gpuyard.control.residency import settle_data
 from gpuyard.control.world import Action, ForgetUnit, RemoveDisks, StartUnit, StopUnit, World
 from gpuyard.control.yard import Yard
@@ -58,6 +59,8 @@ class Actor:
         workload = world.workloads[lease.workload_id]
         try:
             settle_data(self.yard, lease, workload)
+            if not volumes.ready(self.yard, workload):
+                return False
             self.yard.engine.get(workload.runtime).start(self._unit(lease, workload))
         except YardError as error:
             self.start_errors[name] = str(error.params.get("reason", error.code))

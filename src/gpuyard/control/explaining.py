@@ -103,7 +103,7 @@ def held_by(workload: Workload) -> tuple[str, ...]:
     """What holds a waiting workload apart from cards: `quota`, or the limit of spot (`spot_room`)."""
     shortfalls = workload.reason_params.get("shortfalls")
     lacks = {lack.get("lacks") for lack in shortfalls} if isinstance(shortfalls, list) else set[object]()
-    return tuple(key for key in ("quota", "spot_room", "outbid") if key in lacks)
+    return tuple(key for key in ("quota", "spot_room", "outbid", "volume_key") if key in lacks)
 
 
 _HALF: Final = 2

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from gpuyard.catalog.prices import PriceBook
+from gpuyard.control import volumes
 from gpuyard.control.clock import latest
 from gpuyard.control.incidents import close_one, open_one
 from gpuyard.control.roster import Roster
@@ -33,7 +34,13 @@ def update_fleet(yard: Yard, now_us: int) -> None:
         report = probe.probe()
         found.update({node.name: node for node in report.nodes})
         findings += report.findings
-    yard.findings = (*findings, *yard.engine.findings, *unmetered(yard.book), find_confidential())
+    yard.findings = (
+        *findings,
+        *yard.engine.findings,
+        *unmetered(yard.book),
+        find_confidential(),
+        *volumes.findings(yard),
+    )
     known = {node.name: node for node in yard.roster.nodes}
     if not known:
         with yard.store.read() as c:

@@ -16,6 +16,7 @@ from gpuyard.control.bidding import must_be_a_bid
 from gpuyard.control.launching_claims import claim_of
 from gpuyard.control.offering import Allowance, SliceWish, resolve
 from gpuyard.control.placement import request_for, take_snapshot
+from gpuyard.control.volumes import must_be_encrypted
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.events import Event
@@ -206,6 +207,7 @@ def launch_many(
         if key is not None and (known := recall_launch(yard, tenant.id, key, fingerprint)):
             return known, False
     prepared = prepare(yard, wish)
+    must_be_encrypted(yard, tenant.id, wish.mounts)
     _must_have_priority(yard, tenant, wish.priority)
     now_us = yard.clock.now_us()
     with yard.store.read() as c:
@@ -324,4 +326,7 @@ def _fingerprint(wish: Launch) -> str:
     said = asdict(wish)
     if wish.max_price_nano is None:
         del said["max_price_nano"]  # keys of a time before bids stay good
+    for mount in said["mounts"]:
+        if not mount["encrypted"]:
+            del mount["encrypted"]  # and of a time before encrypted volumes
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()

@@ -95,6 +95,9 @@ def _granted(
         if lease.reason == "gang_broken":
             after = replace(lease, state=LeaseState.ENDED)
             return _change(verdict, lease, after, moment, release=True)
+        if lease.id in world.locked:  # it waits for its tenant, who pays for no slices meanwhile and has none
+            after = replace(lease, state=LeaseState.REQUESTED, reason=None)
+            return _change(verdict, lease, after, moment, release=True)
         if world.goes(lease, workload):
             return _change(verdict, lease, _requeued(lease), moment, release=True)
         _prove(lease, meter, _present(meter, world), world, verdict)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from gpuyard.control import acting, fleet_watch
+from gpuyard.control import acting, fleet_watch, volumes
 from gpuyard.control.applying import StaleError, apply_part, parts_of
 from gpuyard.control.attesting import end_what_is_over
 from gpuyard.control.bidding import outbid
@@ -34,7 +34,7 @@ from gpuyard.control.world import Moment, StartUnit, StopUnit, Verdict, World
 from gpuyard.control.yard import Yard
 from gpuyard.engines.runtime import Observation, UnitState
 from gpuyard.model.errors import YardError
-from gpuyard.model.leases import PurchaseOption
+from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.scheduling.cycle import Waiting
 from gpuyard.scheduling.plan import Refusal
 
@@ -114,6 +114,7 @@ class Loops:
             learn_demand(self.yard, world.leases, world.workloads, now.at_us)
             self._next_demand_us = now.at_us + DEMAND_EVERY_US
         acted = self.actor.act(verdict.actions, world, owner)
+        volumes.settle(self.yard, world)
         self._in_motion = (
             acted
             or any(isinstance(action, StartUnit | StopUnit) for action in verdict.actions)
@@ -157,6 +158,7 @@ class Loops:
             pending_reasons=self._pending,
             notices=self._read.notices,
             moves=self._read.moves,
+            locked=volumes.locked(self.yard, self._read.leases, self._read.workloads),
         )
 
     def _write(self, verdict: Verdict, world: World) -> bool:
@@ -181,7 +183,7 @@ class Loops:
         on_their_way = self._read.moves
         if on_their_way and finish_moves(self.yard, on_their_way, open_leases, world.workloads, world.now.at_us):
             withdrawn = True
-        held = outbid(self.yard, open_leases, world.workloads) if waiting else {}
+        held = self._held(open_leases, world) if waiting else {}
         waiting -= held.keys()
         if not waiting:
             changed = self._pending != held
@@ -211,6 +213,11 @@ class Loops:
             self._planned_for = None
             return True
         return placed > 0 or self._pending != before
+
+    def _held(self, open_leases: Sequence[Lease], world: World) -> dict[str, Mapping[str, object]]:
+        """Why some leases are not to be placed now, whatever is free."""
+        missing = volumes.locked(self.yard, open_leases, world.workloads)
+        return outbid(self.yard, open_leases, world.workloads) | volumes.held_back(missing, open_leases)
 
     def _empty_nodes(self, now_us: int) -> bool:
         if now_us < self._next_emptying_us or self._read is None:

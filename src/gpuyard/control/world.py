@@ -37,6 +37,7 @@ class World:
     start_errors: Mapping[str, str] = field(default_factory=dict[str, str])  # unit name -> why it could not start yet
     pending_reasons: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
     notices: Mapping[str, Notice] = field(default_factory=dict[str, Notice])  # spot leases that are to go
+    locked: Mapping[str, str] = field(default_factory=dict[str, str])  # lease without a unit -> a volume
     moves: Mapping[str, Move] = field(default_factory=dict[str, Move])  # leases on their way to another place
 
     def goes(self, lease: Lease, workload: Workload) -> bool:

@@ -13,6 +13,7 @@ from gpuyard.hardware.probe import Finding
 from gpuyard.model.errors import YardError
 
 if TYPE_CHECKING:
+    from gpuyard.engines.volumes.protocol import Volumes
     from gpuyard.slicing.escape import Stranger
     from gpuyard.slicing.kernel_units import LimitChange
     from gpuyard.slicing.mps import Restart
@@ -36,6 +37,7 @@ class LocalEngine:
         self.limit_changes: Callable[[], Sequence[LimitChange]] = tuple  # limits that were not as they should be
         self.multiprocessors: Mapping[str, int] = {}  # of each card, where it matters
         self.watch_mps: Callable[[], Sequence[Restart]] = tuple  # looks after MPS's daemons; those that had died
+        self.volumes: Volumes | None = None  # those that are encrypted; None: this engine knows none
         self.findings: tuple[Finding, ...] = ()  # what the runtimes found of this machine
         self.strangers: Callable[[], Sequence[Stranger]] = tuple  # who uses a card past its slice, as seen now
         # By runtime, the program inside of units that tries what their slices hold.

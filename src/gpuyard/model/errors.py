@@ -71,6 +71,16 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "attestation_policy_invalid": 422,
     "nonce_refused": 409,
     "attestation_key_invalid": 400,
+    # encrypted volumes
+    "encryption_unavailable": 422,
+    "volume_not_found": 404,
+    "volume_not_encrypted": 409,
+    "volume_exists": 409,
+    "volume_in_use": 409,
+    "volume_busy": 409,
+    "volume_locked": 409,
+    "volume_key_refused": 403,
+    "volume_failed": 502,
     "evidence_unreadable": 400,
     # machines
     "machines_off": 409,

@@ -59,6 +59,7 @@ class Mount:
     volume: str
     path: str
     read_only: bool = False
+    encrypted: bool = False  # it must be encrypted with a key of the tenant's, or the unit does not start
 
 
 @dataclass(frozen=True, slots=True)

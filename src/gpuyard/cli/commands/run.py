@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ import typer
 from gpuyard.cli.credentials import connect
 from gpuyard.cli.output import ABSENT, say, show_json, t
 from gpuyard.cli.progress import wait_for
+from gpuyard.cli.volume_keys import give, keys_of
 from gpuyard.model.errors import YardError
 from gpuyard.model.units import parse_duration, parse_share, parse_size
 from gpuyard.sdk import calls, queue_calls, types
@@ -32,6 +34,7 @@ def run(
     env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="K=V", help=t("run.env"))] = None,
     secret: Annotated[list[str] | None, typer.Option(metavar="K[=V|=@FILE]", help=t("run.secret"))] = None,
     mount: Annotated[list[str] | None, typer.Option(metavar="VOLUME:PATH[:ro]", help=t("run.mount"))] = None,
+    volume_key: Annotated[list[str] | None, typer.Option(metavar="[VOLUME=]FILE", help=t("run.volume_key"))] = None,
     port: Annotated[list[int] | None, typer.Option("--port", "-p", help=t("run.port"))] = None,
     workdir: Annotated[str | None, typer.Option(help=t("run.workdir"))] = None,
     cpus: Annotated[str | None, typer.Option(help=t("run.cpus"))] = None,
@@ -65,6 +68,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help=t("option.json"))] = False,
 ) -> None:
     """Everything a launch can say; what is not given the yard fills in."""
+    mounts = [_mount(text) for text in mount or ()]
+    keys = keys_of(volume_key or (), mounts)
     values: dict[str, object] = {
         "kind": _kind(job, service, instance),
         "slices": _slices(offer, gpu, gpu_memory, gpu_share, count, _goal(work, on, deadline, budget)),
@@ -77,7 +82,7 @@ def run(
         "image": image,
         "environment": dict(_pair(text) for text in env or ()),
         "secrets": dict(_secret(text) for text in secret or ()),
-        "mounts": [_mount(text) for text in mount or ()],
+        "mounts": [{**each, "encrypted": True} if each["volume"] in keys else each for each in mounts],
         "ports": list(port or ()),
         "working_directory": workdir,
         "cpu_milli": None if cpus is None else _cpu_milli(cpus),
@@ -97,11 +102,12 @@ def run(
     if dry_run:
         _show_plan(wish, as_json)
     else:
-        _launch(wish, wait, follow, as_json)
+        _launch(wish, keys, wait, follow, as_json)
 
 
-def _launch(wish: types.Launch, wait: bool, follow: bool, as_json: bool) -> None:
+def _launch(wish: types.Launch, keys: Mapping[str, str], wait: bool, follow: bool, as_json: bool) -> None:
     with connect() as client:
+        give(client, keys, wish.get("tenant"))
         launched = client.launch(wish)
         if not as_json:
             offer = launched["spec"]["slices"]["offer"] or "custom"

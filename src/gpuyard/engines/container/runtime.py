@@ -147,6 +147,9 @@ class ContainerRuntime:
             binds = self._storage.binds(unit)
             unit = given(self._slices, unit)
         except YardError as error:
+            if error.code == "volume_locked":  # closed since the yard had it opened: it will be again
+                reason = f"the volume {error.params['volume']} is not open"
+                raise YardError("engine_failed", runtime=self.kind, reason=reason) from error
             self._cannot_start(unit, str(error.params.get("reason", error.code)))
             return
         record = self._new_record(unit)

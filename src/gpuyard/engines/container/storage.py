@@ -20,6 +20,7 @@ from gpuyard.engines.process.confinement import Confinement, checked_name
 from gpuyard.engines.process.disks import remove_tree
 from gpuyard.engines.process.files import pack, unpack
 from gpuyard.engines.runtime import Unit
+from gpuyard.engines.volumes.folders import VolumeFolders
 from gpuyard.model.errors import YardError
 
 
@@ -28,10 +29,10 @@ class Storage:
 
     def __init__(self, root: Path, volumes: Path) -> None:
         self._disks = root / "disks"
-        self._volumes = volumes
+        self._volumes = VolumeFolders(volumes)
         self._mounts = root / "mounts"
         self._staging = root / "staging"  # on the disks' file system, so that files can be moved over in one step
-        for folder in (self._disks, self._volumes, self._mounts, self._staging):
+        for folder in (self._disks, volumes, self._mounts, self._staging):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for cut_off in self._staging.iterdir():
             remove_tree(cut_off)
@@ -47,14 +48,15 @@ class Storage:
     def binds(self, unit: Unit) -> list[Bind]:
         """Everything of this machine that the unit may write to, made where it is missing.
 
-        Raises YardError `mount_refused` or `invalid_name`, or OSError where the machine's disk does not take it.
+        Raises YardError `mount_refused`, `volume_locked`, `volume_not_encrypted` or `invalid_name`, or OSError where
+        the machine's disk does not take it.
         """
         disk = self.disk(unit.disk)
         _open_folder(disk)
         _make_working_directory(disk, unit.working_directory)
         found = [Bind(str(disk), WORKSPACE)]
         for mount in unit.mounts:
-            volume = self._volumes / checked_name(unit.tenant_id) / checked_name(mount.volume)
+            volume = self._volumes.of_unit(unit.tenant_id, mount)
             volume.parent.mkdir(exist_ok=True, mode=0o700)
             _open_folder(volume)
             found.append(Bind(str(volume), mount_target(mount.path), mount.read_only, shared=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -42,7 +43,7 @@ class Confinement:
         Every step is taken from the descriptor of the one before, so no link can be swapped in behind a check.
         Raises YardError `invalid_path` or `file_not_found`.
         """
-        stack = [os.open(self._disk, _STEP | os.O_DIRECTORY)]
+        stack = [_root(self._disk, path)]
         try:
             self._walk(stack, path, make_folders)
             yield stack[-1]
@@ -81,12 +82,22 @@ class Confinement:
         """Starts over from the disk or volume that an absolute link names; returns the rest of the link."""
         for root in self._roots:
             if target == str(root) or target.startswith(f"{root}/"):
-                fresh = os.open(root, _STEP | os.O_DIRECTORY)
+                fresh = _root(root, path)
                 while stack:
                     os.close(stack.pop())
                 stack.append(fresh)
                 return target[len(str(root)) + 1 :]
         raise YardError("invalid_path", path=path)
+
+
+def _root(root: Path, path: str) -> int:
+    try:
+        return os.open(root, _STEP | os.O_DIRECTORY)
+    except OSError as error:
+        # An encrypted volume that is not open: there is nothing to mount on, or the process behind its mount is gone.
+        if error.errno in (errno.ENOENT, errno.ENOTCONN):
+            raise YardError("file_not_found", path=path) from None
+        raise
 
 
 def _step(folder: int, part: str, path: str, make_folders: bool) -> int:

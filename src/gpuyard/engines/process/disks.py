@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpuyard.engines.process.confinement import Confinement, checked_name
+from gpuyard.engines.volumes.folders import VolumeFolders
 from gpuyard.model.errors import YardError
 from gpuyard.model.workloads import Mount
 
@@ -19,14 +20,14 @@ TEMPORARY = ".tmp"
 
 
 class Disks:
-    """The folders `disks/<disk>`, `volumes/<tenant>/<volume>`, and `mounts/<disk>.json`, which remembers which volumes
+    """The folders `disks/<disk>`, those of volumes, and `mounts/<disk>.json`, which remembers which volumes
     the yard itself linked into a disk: a link that a tenant laid opens no door."""
 
     def __init__(self, root: Path) -> None:
         self._disks = root / "disks"
-        self._volumes = root / "volumes"
+        self._volumes = VolumeFolders(root / "volumes")
         self._mounts = root / "mounts"
-        for folder in (self._disks, self._volumes, self._mounts):
+        for folder in (self._disks, root / "volumes", self._mounts):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for gone in self._disks.glob(".gone-*"):
             remove_tree(gone)
@@ -49,12 +50,13 @@ class Disks:
     def prepare(self, disk: str, tenant_id: str, mounts: Sequence[Mount], working_directory: str | None) -> Path:
         """Makes the disk, links the volumes and makes the working directory, whose path is returned.
 
-        Raises YardError `invalid_path` or `mount_refused`, and OSError where the file system refuses.
+        Raises YardError `invalid_path`, `mount_refused`, `volume_locked` or `volume_not_encrypted`, and OSError where
+        the file system refuses.
         """
         path = self.path(disk)
         path.mkdir(mode=0o700, exist_ok=True)
         (path / TEMPORARY).mkdir(mode=0o700, exist_ok=True)
-        volumes = [self._volumes / checked_name(tenant_id) / checked_name(mount.volume) for mount in mounts]
+        volumes = [self._volumes.of_unit(tenant_id, mount) for mount in mounts]
         for volume in volumes:
             volume.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._remember(disk, volumes)

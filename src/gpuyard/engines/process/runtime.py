@@ -114,6 +114,9 @@ class ProcessRuntime:
             try:
                 folder = self._disks.prepare(unit.disk, unit.tenant_id, unit.mounts, unit.working_directory)
             except YardError as error:
+                if error.code == "volume_locked":  # closed since the yard had it opened: it will be again
+                    reason = f"the volume {error.params['volume']} is not open"
+                    raise YardError("engine_failed", runtime="process", reason=reason) from error
                 self._end_unbegun(record, "start_failed", _detail_of(error))
                 return
         finally:
@@ -366,7 +369,7 @@ def _detail_of(error: YardError) -> str:
     match error.code:
         case "invalid_path":
             return f"the path {path} leads outside the workload's own files"
-        case "mount_refused":
+        case "mount_refused" | "volume_not_encrypted":
             return f"the mount {path} cannot be made: {error.params['reason']}"
         case _:
             return f"{error.code} {dict(error.params)}"

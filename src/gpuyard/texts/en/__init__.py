@@ -21,6 +21,7 @@ from gpuyard.texts.en import (
     security,
     simulating,
     validation,
+    volumes,
     wallet,
     words,
 )
@@ -50,4 +51,5 @@ TEXTS: dict[str, str] = {
     **machines.TEXTS,
     **attestation.TEXTS,
     **residency.TEXTS,
+    **volumes.TEXTS,
 }
