@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final, NamedTuple
 
 from gpuyard.model.units import SHARE_WHOLE_PPM
@@ -142,6 +142,18 @@ class State:
         self.mode[at], self.model[at] = mode, self.model_number(model)
         self.cards[node] += 1
         return card
+
+    def put_node(self, node: int, one: State) -> None:
+        """Takes a node over from a state of that node alone, which has the same cards."""
+        numbers = [self.model_number(name) for name in one.models]
+        for column in fields(self):
+            mine, new = getattr(self, column.name), getattr(one, column.name)
+            if not isinstance(mine, array):
+                continue
+            if column.name == "model":
+                new = array("q", [numbers[model] if card < one.cards[0] else 0 for card, model in enumerate(new)])
+            wide = len(mine) // self.nodes
+            mine[node * wide : node * wide + len(new)] = new
 
     def costs_by_number(self) -> list[ModelCosts]:
         """What each model costs, by its number."""
