@@ -48,7 +48,7 @@ days = st.lists(st.tuples(st.lists(requests, max_size=4), happenings, st.boolean
 def test_what_is_kept_plans_as_what_is_made_anew(fleet: tuple[NodeView, ...], day, near: bool) -> None:
     for make in engines():
         kept: Scheduler = FragmentationAware(make)
-        snapshot, held = Snapshot(1, fleet), list[tuple[str, tuple[NodeView, ...]]]()
+        snapshot = Snapshot(1, fleet)
         for asked, (what, which), applied in day:
             snapshot, seen = _happen(snapshot, fleet, what, which)
             named = [replace(request, lease_id=f"l{number}") for number, request in enumerate(asked)]

@@ -7,7 +7,7 @@ when the node is put there anew. Whoever has it has it alone; others get an engi
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -89,7 +89,7 @@ class KeptFleet:
         self._lock = threading.Lock()
 
     @contextmanager
-    def borrow(self, snapshot: Snapshot) -> Iterator[Fleet]:
+    def borrow(self, snapshot: Snapshot) -> Generator[Fleet]:
         """The fleet of this snapshot. What is taken on its engine is undone later, where `touched` tells of it."""
         if not self._lock.acquire(blocking=False):
             fleet = self._made(snapshot)
