@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gpuyard.catalog import prices
 from gpuyard.control import launching
+from gpuyard.control.decisions import decide
 from gpuyard.control.fleet_watch import update_fleet
 from gpuyard.control.loops import Loops
-from gpuyard.control.reading import read
+from gpuyard.control.placement import take_snapshot
+from gpuyard.control.reading import Reading, read
 from gpuyard.control.sealing import Sealer
+from gpuyard.control.waiting import take_standing
 from gpuyard.control.yard import Yard
 from gpuyard.engines.local import LocalEngine
 from gpuyard.engines.runtime import Unit, UnitState
@@ -211,6 +215,20 @@ class HandYard:
         assert kept == whole
         assert list(kept.workloads) == list(whole.workloads)
         assert list(kept.open) == list(whole.open)
+        self._check_what_is_kept(kept)
+
+    def _check_what_is_kept(self, reading: Reading) -> None:
+        """The fleet as it was put together bit by bit, and the looks that were left out, are as if all was done anew."""
+        yard, now_us = self.yard, self.clock.now_us()
+        with yard.store.read() as c:
+            asked = (c, yard.roster.nodes, reading.leases, reading.workloads, yard.book.on_demand_nano)
+            assert self.loops._view.take(*asked) == take_snapshot(*asked)
+            kept = self.loops._view.running
+            standing = (c, yard, reading.leases, reading.workloads, now_us)
+            assert take_standing(*standing, kept) == take_standing(*standing)
+        observations, _ = yard.engine.observe()
+        world = replace(self.loops._look(self.loops._now(), observations), proofs_due=False)
+        assert decide(world, self.loops._rest(world)) == decide(world)
 
     def running_names(self) -> set[str]:
         return {name for name, seen in self.runtime.observe().items() if seen.state is not UnitState.EXITED}

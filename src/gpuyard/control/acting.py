@@ -143,8 +143,10 @@ class Actor:
         """Ended units that no workload stands behind any more: a removal that was cut short left them."""
         open_ids = {lease.id for lease in world.leases}
         for name, observation in world.observations.items():
+            if observation.state is not UnitState.EXITED or name in self._kept:
+                continue
             lease_id = name.rpartition("-")[0]
-            if observation.state is not UnitState.EXITED or lease_id in open_ids or name in self._kept:
+            if lease_id in open_ids:
                 continue
             with self.yard.store.read() as c:
                 lease = leases.get(c, lease_id)

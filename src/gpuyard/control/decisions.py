@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from gpuyard.control.lease_decisions import break_gang, decide_lease
 from gpuyard.control.stopping import BY_THE_YARD
@@ -16,12 +17,26 @@ from gpuyard.model.workloads import Desired, WhenReclaimed, Workload, WorkloadKi
 _DONE = frozenset({WorkloadState.SUCCEEDED, WorkloadState.FAILED, WorkloadState.REMOVED})
 
 
-def decide(world: World) -> Verdict:
-    """Everything that this look at the world calls for."""
+class Rest(NamedTuple):
+    """Workloads that are known to call for nothing, unless it is time to write down what is proven, and their units."""
+
+    workloads: Collection[str] = ()
+    units: Collection[str] = ()
+
+
+NO_REST: Final = Rest()
+
+
+def decide(world: World, rest: Rest = NO_REST) -> Verdict:
+    """Everything that this look at the world calls for. What is at rest is left out: looking at it changes nothing."""
     verdict = Verdict()
     leases: dict[str, list[Lease]] = defaultdict(list)
     expected: set[str] = set()
+    if world.proofs_due:
+        rest = NO_REST
     for lease in world.leases:
+        if lease.workload_id in rest.workloads:
+            continue
         workload = world.workloads[lease.workload_id]
         after = decide_lease(lease, workload, world, verdict)
         leases[workload.id].append(after)
@@ -31,9 +46,10 @@ def decide(world: World) -> Verdict:
         if world.workloads[workload_id].spec.is_gang and any(_failed(lease) for lease in mine):
             leases[workload_id] = [x if x.state is LeaseState.ENDED else break_gang(x, verdict, world) for x in mine]
     for workload in world.workloads.values():
-        _decide_workload(workload, leases.get(workload.id, ()), world, verdict)
+        if workload.id not in rest.workloads:
+            _decide_workload(workload, leases.get(workload.id, ()), world, verdict)
     for name, observation in world.observations.items():
-        if observation.state is not UnitState.EXITED and name not in expected:
+        if observation.state is not UnitState.EXITED and name not in rest.units and name not in expected:
             verdict.actions.append(StopUnit(name, None, 0, ()))  # nobody leases what it runs on
     return verdict
 
@@ -41,7 +57,7 @@ def decide(world: World) -> Verdict:
 def _decide_workload(workload: Workload, leases: Sequence[Lease], world: World, verdict: Verdict) -> None:
     live = [lease for lease in leases if lease.state is not LeaseState.ENDED]
     desired: Desired | None = None
-    if _at_rest(workload, leases):
+    if at_rest(workload, leases):
         return
     if workload.desired is Desired.REMOVE:
         state = WorkloadState.REMOVING
@@ -82,7 +98,7 @@ def _goes_for_good(workload: Workload, leases: Sequence[Lease]) -> bool:
     )
 
 
-def _at_rest(workload: Workload, leases: Sequence[Lease]) -> bool:
+def at_rest(workload: Workload, leases: Sequence[Lease]) -> bool:
     """The common case, told quickly: it runs, as it should, and there is nothing to explain."""
     return (
         workload.state is WorkloadState.RUNNING

@@ -16,8 +16,9 @@ from gpuyard.control.applying import StaleError, apply_part, parts_of
 from gpuyard.control.attesting import end_what_is_over
 from gpuyard.control.bidding import outbid
 from gpuyard.control.clock import remember_latest
-from gpuyard.control.decisions import decide
+from gpuyard.control.decisions import NO_REST, Rest, decide
 from gpuyard.control.escape_watch import EscapeWatch
+from gpuyard.control.fleet_view import FleetView
 from gpuyard.control.geography import stop_what_is_outside
 from gpuyard.control.invoicing import issue_monthly
 from gpuyard.control.learning import learn_demand, recall_arrivals
@@ -29,6 +30,7 @@ from gpuyard.control.placement import place
 from gpuyard.control.price_watch import follow_prices
 from gpuyard.control.reading import Reading, read
 from gpuyard.control.reclaiming import reclaim_for_the_waiting, withdraw_the_needless
+from gpuyard.control.resting import Resting
 from gpuyard.control.spot_market import clear_markets
 from gpuyard.control.world import Moment, StartUnit, StopUnit, Verdict, World
 from gpuyard.control.yard import Yard
@@ -64,6 +66,8 @@ class Loops:
         self._addresses: Mapping[str, object] = {}
         self._in_motion = False  # a unit is starting or stopping: the engine will soon have something new
         self._read: Reading | None = None
+        self._resting = Resting()
+        self._view = FleetView()
         self._next_proof_us = 0
         self._next_fleet_us = 0
         self._money = MoneyWatch(yard)
@@ -107,7 +111,7 @@ class Loops:
         self._money.note_units(observations)
         self._publish(observations)
         world = self._look(now, observations)
-        verdict = decide(world)
+        verdict = decide(world, self._rest(world))
         changed = self._write(verdict, world)
         placed = self._place(world, changed) or self._empty_nodes(now.at_us)
         if now.at_us >= self._next_demand_us and self._read is not None:
@@ -161,6 +165,9 @@ class Loops:
             locked=volumes.locked(self.yard, self._read.leases, self._read.workloads),
         )
 
+    def _rest(self, world: World) -> Rest:
+        return NO_REST if self._read is None else self._resting.look(self._read, world.observations, world.now.at_us)
+
     def _write(self, verdict: Verdict, world: World) -> bool:
         for part in parts_of(verdict):
             with self.yard.store.write() as c:
@@ -194,7 +201,7 @@ class Loops:
         question = (version, waiting, self.yard.waiting_generation, world.now.at_us // QUEUE_EVERY_US)
         if question == self._planned_for or withdrawn:
             return withdrawn
-        done = place(self.yard, open_leases, world.workloads, world.now)
+        done = place(self.yard, open_leases, world.workloads, world.now, self._view)
         if done is None:
             return False
         placed, snapshot, standing, decision = done

@@ -7,7 +7,6 @@ nothing but the parts before it has changed the fleet.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -15,19 +14,20 @@ from typing import Final
 from sqlalchemy import Connection
 
 from gpuyard.control.applying import StaleError, apply_lease
-from gpuyard.control.waiting import HOLDING, take_standing, waiting_leases
+from gpuyard.control.fleet_view import FleetView
+from gpuyard.control.waiting import take_standing, waiting_leases
 from gpuyard.control.world import LeaseChange, Moment
 from gpuyard.control.yard import Yard
 from gpuyard.model.events import Event
-from gpuyard.model.fleet import Card, Node
+from gpuyard.model.fleet import Node
 from gpuyard.model.leases import Lease, PurchaseOption, Terms
 from gpuyard.model.slices import Slice
-from gpuyard.model.states import CardState, LeaseState, NodeState
+from gpuyard.model.states import LeaseState
 from gpuyard.model.workloads import Workload
 from gpuyard.scheduling.cycle import Decision, Standing, decide
-from gpuyard.scheduling.plan import CardView, Learning, NodeView, Placement, Request, Snapshot
+from gpuyard.scheduling.plan import Learning, Placement, Request, Snapshot
 from gpuyard.slicing.ladder import guarantee
-from gpuyard.store import events, fleet, leases, moves, placements
+from gpuyard.store import events, fleet, leases, placements
 
 LEASES_A_PART = 4
 YIELD_SECONDS = 0.0002
@@ -42,53 +42,7 @@ def take_snapshot(
     prices_nano: Mapping[str, int] = NO_PRICES,
 ) -> Snapshot:
     """The fleet as a scheduler sees it, from one reading of the store."""
-    used = leases.usage(c)
-    on_their_way = moves.under_way(c).values()
-    cpu: dict[str, int] = defaultdict(int)
-    memory: dict[str, int] = defaultdict(int)
-    paid: set[str] = set()
-    for lease in open_leases:
-        if lease.state in HOLDING and lease.node is not None:
-            if lease.option is not PurchaseOption.SPOT:
-                paid.update(cut.card_uuid for cut in lease.slices)
-            spec = workloads[lease.workload_id].spec
-            cpu[lease.node] += spec.cpu_milli
-            memory[lease.node] += spec.memory_bytes
-    for uuid, (bytes_held, ppm_held) in moves.held(on_their_way).items():
-        of_leases = used.get(uuid, (0, 0))
-        used[uuid] = of_leases[0] + bytes_held, of_leases[1] + ppm_held
-    for move in on_their_way:
-        cpu[move.held.node] += move.cpu_milli
-        memory[move.held.node] += move.memory_bytes
-    return Snapshot(
-        version=fleet.version(c),
-        nodes=tuple(
-            NodeView(
-                name=node.name,
-                cpu_free_milli=node.cpu_milli - cpu[node.name],
-                memory_free_bytes=node.memory_bytes - memory[node.name],
-                cards=tuple(_card_view(card, used.get(card.uuid, (0, 0)), card.uuid in paid) for card in node.cards),
-                schedulable=node.state is NodeState.READY,
-                rack=node.rack,
-                topology=node.topology,
-            )
-            for node in nodes
-        ),
-        prices_nano=prices_nano,
-    )
-
-
-def _card_view(card: Card, used: tuple[int, int], paid: bool) -> CardView:
-    return CardView(
-        uuid=card.uuid,
-        model=card.model,
-        memory_bytes=card.memory_bytes,
-        memory_free_bytes=card.memory_bytes - used[0],
-        compute_free_ppm=1_000_000 - used[1],
-        schedulable=card.state is CardState.HEALTHY,
-        pci_address=card.pci_address,
-        paid=paid,
-    )
+    return FleetView().take(c, nodes, open_leases, workloads, prices_nano)
 
 
 def request_for(lease_id: str, workload: Workload, waits_since_us: int) -> Request:
@@ -111,10 +65,10 @@ def request_for(lease_id: str, workload: Workload, waits_since_us: int) -> Reque
 
 
 def place(
-    yard: Yard, open_leases: Sequence[Lease], workloads: Mapping[str, Workload], now: Moment
+    yard: Yard, open_leases: Sequence[Lease], workloads: Mapping[str, Workload], now: Moment, view: FleetView
 ) -> tuple[int, Snapshot, Standing, Decision] | None:
     """Decides over every waiting lease and applies the plan. Returns how many got slices, and what was decided on what;
-    None where nobody waits.
+    None where nobody waits. `view` is what earlier plans have seen of the fleet.
 
     Raises StaleError where the plan has become stale; what it already granted stays, and the next look plans again.
     """
@@ -122,8 +76,8 @@ def place(
     if not waiting:
         return None
     with yard.store.read() as c:
-        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, workloads, yard.book.on_demand_nano)
-        standing = take_standing(c, yard, open_leases, workloads, now.at_us)
+        snapshot = view.take(c, yard.roster.nodes, open_leases, workloads, yard.book.on_demand_nano)
+        standing = take_standing(c, yard, open_leases, workloads, now.at_us, view.running)
     requests = [request_for(lease.id, workloads[lease.workload_id], lease.created_us) for lease in waiting]
     _learn(yard, requests)
     decision = decide(yard.scheduler, snapshot, requests, standing, now.at_us)

@@ -13,7 +13,7 @@ from gpuyard.control.yard import Yard
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.states import LeaseState
 from gpuyard.model.units import SECOND_US
-from gpuyard.model.workloads import Desired, Workload
+from gpuyard.model.workloads import Desired, Workload, WorkloadSpec
 from gpuyard.scheduling.cycle import Standing
 from gpuyard.scheduling.running import Running
 from gpuyard.scheduling.spot_room import ANY, Demand, spot_room
@@ -42,15 +42,21 @@ def waiting_leases(open_leases: Sequence[Lease], workloads: Mapping[str, Workloa
 
 
 def take_standing(
-    c: Connection, yard: Yard, open_leases: Sequence[Lease], workloads: Mapping[str, Workload], now_us: int
+    c: Connection,
+    yard: Yard,
+    open_leases: Sequence[Lease],
+    workloads: Mapping[str, Workload],
+    now_us: int,
+    view: RunningView | None = None,
 ) -> Standing:
-    """All that the queue has to know besides the requests, from one reading of the store."""
+    """All that the queue has to know besides the requests, from one reading of the store. `view`: what an earlier one
+    has made of leases that are as they were."""
     notices = placements.notices(c)
     # What was reclaimed, and what is safe, matters for spot alone: others need not be looked up.
     spot = [lease.id for lease in open_leases if lease.option is PurchaseOption.SPOT]
     rows = placements.of(c, spot)
     on_their_way = moves.under_way(c)
-    running = running_leases(open_leases, workloads, rows, notices, now_us)
+    running = (view or RunningView()).take(open_leases, workloads, rows, notices, now_us)
     running = with_moves(running, on_their_way, workloads, open_leases, now_us)
     return Standing(
         running=tuple(running),
@@ -106,34 +112,62 @@ def running_leases(
     now_us: int,
 ) -> list[Running]:
     """Every lease that holds slices, as the scheduler sees it."""
-    found: list[Running] = []
-    for lease in open_leases:
-        if lease.state not in HOLDING or lease.node is None:
-            continue
-        spec, row, notice = workloads[lease.workload_id].spec, rows.get(lease.id), notices.get(lease.id)
-        started_us = lease.run_started_us if lease.run_started_us is not None else lease.updated_us
-        limit_us = None if spec.time_limit_us is None else max(now_us, started_us + spec.time_limit_us)
-        ends = [end for end in (limit_us, None if notice is None else max(now_us, notice.until_us)) if end is not None]
-        found.append(
-            Running(
-                lease_id=lease.id,
-                gang=lease.workload_id if spec.is_gang else lease.id,
-                tenant_id=lease.tenant_id,
-                node=lease.node,
-                card_uuids=tuple(cut.card_uuid for cut in lease.slices),
-                shape=spec.slices.shape,
-                cpu_milli=spec.cpu_milli,
-                memory_bytes=spec.memory_bytes,
-                priority=spec.priority,
-                spot=lease.option is PurchaseOption.SPOT,
-                started_us=started_us,
-                checkpoint_us=None if row is None else row.checkpoint_us,
-                reclaimed_us=None if row is None else row.reclaimed_us,
-                noticed=notice is not None,
-                ends_us=min(ends, default=None),
-            )
-        )
-    return found
+    return RunningView().take(open_leases, workloads, rows, notices, now_us)
+
+
+class RunningView:
+    """Leases that hold slices, kept from one plan to the next: those that are as they were are not made anew."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Lease, WorkloadSpec, Running]] = {}
+
+    def take(
+        self,
+        open_leases: Iterable[Lease],
+        workloads: Mapping[str, Workload],
+        rows: Mapping[str, PlacementRow],
+        notices: Mapping[str, Notice],
+        now_us: int,
+    ) -> list[Running]:
+        """See `running_leases`."""
+        found: list[Running] = []
+        before, self._known = self._known, {}
+        for lease in open_leases:
+            if lease.state not in HOLDING or lease.node is None:
+                continue
+            spec, row, notice = workloads[lease.workload_id].spec, rows.get(lease.id), notices.get(lease.id)
+            known = before.get(lease.id)
+            if known is None or known[0] is not lease or known[1] is not spec or row is not None or notice is not None:
+                known = lease, spec, _running(lease, lease.node, spec, row, notice, now_us)
+            if row is None and notice is None and spec.time_limit_us is None:  # nothing that the time changes
+                self._known[lease.id] = known
+            found.append(known[2])
+        return found
+
+
+def _running(
+    lease: Lease, node: str, spec: WorkloadSpec, row: PlacementRow | None, notice: Notice | None, now_us: int
+) -> Running:
+    started_us = lease.run_started_us if lease.run_started_us is not None else lease.updated_us
+    limit_us = None if spec.time_limit_us is None else max(now_us, started_us + spec.time_limit_us)
+    ends = [end for end in (limit_us, None if notice is None else max(now_us, notice.until_us)) if end is not None]
+    return Running(
+        lease_id=lease.id,
+        gang=lease.workload_id if spec.is_gang else lease.id,
+        tenant_id=lease.tenant_id,
+        node=node,
+        card_uuids=tuple(cut.card_uuid for cut in lease.slices),
+        shape=spec.slices.shape,
+        cpu_milli=spec.cpu_milli,
+        memory_bytes=spec.memory_bytes,
+        priority=spec.priority,
+        spot=lease.option is PurchaseOption.SPOT,
+        started_us=started_us,
+        checkpoint_us=None if row is None else row.checkpoint_us,
+        reclaimed_us=None if row is None else row.reclaimed_us,
+        noticed=notice is not None,
+        ends_us=min(ends, default=None),
+    )
 
 
 def wanted_ppm(yard: Yard, open_leases: Iterable[Lease], workloads: Mapping[str, Workload]) -> dict[str, int]:

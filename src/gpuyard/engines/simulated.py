@@ -21,6 +21,7 @@ from gpuyard.model.errors import YardError
 from gpuyard.model.times import Clock
 
 TERMINATED: Final = 143  # 128 + SIGTERM
+FRESH_NS: Final = 250_000_000  # looks that follow each other faster than this see the same
 KILLED: Final = 137  # 128 + SIGKILL
 
 
@@ -34,6 +35,7 @@ class _Live:
     begins_us: int
     seen_ns: int
     ends_ns: int | None
+    running: Observation | None = None  # as it was last told
 
 
 @dataclass(slots=True)
@@ -129,9 +131,7 @@ class SimulatedRuntime:
                 if now_ns < live.begins_ns:
                     seen[name] = Observation(name, UnitState.CREATED, live.boot_id)
                 else:
-                    seen[name] = Observation(
-                        name, UnitState.RUNNING, live.boot_id, started_ns=live.begins_ns, proven_ns=now_ns
-                    )
+                    seen[name] = live.running = _running(name, live, now_ns)
             return seen
 
     def forget(self, name: str) -> None:
@@ -275,6 +275,14 @@ class EchoSession:
     async def close(self) -> None:
         """Ends the session."""
         await self.write(b"")
+
+
+def _running(name: str, live: _Live, now_ns: int) -> Observation:
+    """A unit that runs; one that was told of a moment ago is told of as it was."""
+    known = live.running
+    if known is not None and known.proven_ns is not None and 0 <= now_ns - known.proven_ns < FRESH_NS:
+        return known
+    return Observation(name, UnitState.RUNNING, live.boot_id, started_ns=live.begins_ns, proven_ns=now_ns)
 
 
 def _own_end_ns(unit: Unit, begins_ns: int) -> int | None:

@@ -72,17 +72,20 @@ class CompiledEngine:
 
     def _fill(self, state: State) -> None:
         for node in range(state.nodes):
-            numbers = (
-                state.cpu_free_milli[node], state.memory_free_bytes[node], state.cpu_total_milli[node], state.open[node]
+            self.renew_node(node, state)
+
+    def renew_node(self, node: int, state: State) -> None:
+        numbers = (
+            state.cpu_free_milli[node], state.memory_free_bytes[node], state.cpu_total_milli[node], state.open[node]
+        )  # fmt: skip
+        self._kernel.gy_node(self._fleet, node, _ints(numbers))
+        for card in range(state.cards[node]):
+            at = node * state.width + card
+            columns = (
+                state.share_free_ppm, state.card_memory_free_bytes, state.mode, state.model,
+                state.share_total_ppm, state.card_memory_total_bytes,
             )  # fmt: skip
-            self._kernel.gy_node(self._fleet, node, _ints(numbers))
-            for card in range(state.cards[node]):
-                at = node * state.width + card
-                columns = (
-                    state.share_free_ppm, state.card_memory_free_bytes, state.mode, state.model,
-                    state.share_total_ppm, state.card_memory_total_bytes,
-                )  # fmt: skip
-                self._kernel.gy_card(self._fleet, node, card, _ints([column[at] for column in columns]))
+            self._kernel.gy_card(self._fleet, node, card, _ints([column[at] for column in columns]))
 
     def _fill_costs(self, state: State) -> None:
         costs = [*state.costs_by_number(), *[ModelCosts()] * (MOST_MODELS - len(state.models))]

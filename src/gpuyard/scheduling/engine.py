@@ -46,6 +46,10 @@ class Engine(Protocol):
         """Whether a node takes new leases."""
         ...
 
+    def renew_node(self, node: int, state: State) -> None:
+        """Takes a node over as these columns have it now: the same cards, in whatever use."""
+        ...
+
     def choose(self, class_: int) -> Where | None:
         """The cheapest place, or None where the request fits no node now. Nothing is taken."""
         ...

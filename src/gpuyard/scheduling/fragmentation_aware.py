@@ -16,7 +16,8 @@ from gpuyard.catalog import cards as catalogue
 from gpuyard.model.slices import FRACTIONS, SliceShape
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.scheduling.best_fit import BestFit
-from gpuyard.scheduling.engine import Engine, EngineMaker, Typical
+from gpuyard.scheduling.engine import EngineMaker, Typical
+from gpuyard.scheduling.kept_fleet import Fleet, KeptFleet
 from gpuyard.scheduling.mix import MOST, WEIGHTS_SUM, cpu_per_card_milli
 from gpuyard.scheduling.plan import NodeView, Placement, Plan, Refusal, Request, Snapshot
 from gpuyard.scheduling.policies import Policy
@@ -41,10 +42,12 @@ class FragmentationAware:
         make_engine: EngineMaker,
         arrivals: Mapping[Request, int] | None = None,
         policy: Policy = Policy("gpuyard"),  # noqa: B008 - a frozen value
+        kept: KeptFleet | None = None,
     ) -> None:
         self._make_engine = make_engine
         self._policy = policy
         self._arrivals: Mapping[Request, int] = arrivals or {}
+        self._kept = kept or KeptFleet(make_engine, policy, in_order, state_of)
 
     def having_seen(self, requests: Sequence[Request]) -> FragmentationAware:
         """The scheduler that has learnt of these arrivals too."""
@@ -52,7 +55,7 @@ class FragmentationAware:
         counts.update(_kind(request) for request in requests)
         if counts.total() > ARRIVALS_KEPT:  # what is counted fades: older arrivals weigh half
             counts = Counter({kind: count // 2 for kind, count in counts.items() if count > 1})
-        return FragmentationAware(self._make_engine, counts, self._policy)
+        return FragmentationAware(self._make_engine, counts, self._policy, self._kept)
 
     @property
     def weighs_topology(self) -> bool:
@@ -63,7 +66,8 @@ class FragmentationAware:
         """See `Scheduler.plan`."""
         if not requests or not _fits_the_kernel(snapshot):
             return BestFit().plan(snapshot, requests, now_us)
-        return _Planning(self._make_engine, self._policy, self._arrivals, snapshot).run(requests, now_us)
+        with self._kept.borrow(snapshot) as fleet:
+            return _Planning(fleet, self._arrivals, snapshot).run(requests, now_us)
 
 
 def _fits_the_kernel(snapshot: Snapshot) -> bool:
@@ -125,16 +129,11 @@ def _costs(models: Collection[str], prices_nano: Mapping[str, int]) -> dict[str,
 class _Planning:
     """One plan in the making."""
 
-    def __init__(
-        self, make_engine: EngineMaker, policy: Policy, arrivals: Mapping[Request, int], snapshot: Snapshot
-    ) -> None:
-        self._snapshot = snapshot
-        self._nodes = in_order(snapshot.nodes)
+    def __init__(self, fleet: Fleet, arrivals: Mapping[Request, int], snapshot: Snapshot) -> None:
+        self._snapshot, self._fleet = snapshot, fleet
+        self._nodes, self._state, self._engine = fleet.nodes, fleet.state, fleet.engine
         self._now = {node.name: node for node in snapshot.nodes}
-        self._state = state_of(self._nodes, snapshot.prices_nano)
-        self._engine: Engine = make_engine(self._state, policy, 0)
-        self._engine.set_mix(*self._expected(arrivals))
-        self._engine.set_tiers(_tiers(self._nodes, self._state.models))
+        fleet.expect(*self._expected(arrivals), _tiers(self._nodes, self._state.models))
 
     def run(self, requests: Sequence[Request], now_us: int) -> Plan:
         placements: list[Placement] = []
@@ -150,7 +149,6 @@ class _Planning:
             if kind not in refused:
                 refused[kind] = self._refuse(request, now_us)
             refusals.append(replace(refused[kind], lease_id=request.lease_id))
-        self._engine.close()
         return Plan(self._snapshot.version, tuple(placements), tuple(refusals))
 
     def _place(self, request: Request) -> Placement | None:
@@ -160,6 +158,7 @@ class _Planning:
             return None
         seen = self._engine.look(class_, where.node)
         self._engine.take(class_, where)
+        self._fleet.touched.add(where.node)
         node = self._nodes[where.node]
         uuids = tuple(node.cards[card].uuid for card in where.cards)
         self._now[node.name] = self._now[node.name].taking(uuids, request)

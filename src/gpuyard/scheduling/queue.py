@@ -109,13 +109,16 @@ class Usage:
     @classmethod
     def of(cls, running: Iterable[Running]) -> Usage:
         """What running leases hold."""
-        usage = cls({}, {})
+        sums: dict[tuple[str, bool], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
         for lease in running:
-            cards = len(lease.card_uuids)
-            amount = Amount(
-                lease.shape.compute_ppm * cards, lease.shape.memory_bytes * cards, lease.cpu_milli, lease.memory_bytes
-            )
-            usage.add(lease.tenant_id, amount, lease.spot)
+            cards, held = len(lease.card_uuids), sums[lease.tenant_id, lease.spot]
+            held[0] += lease.shape.compute_ppm * cards
+            held[1] += lease.shape.memory_bytes * cards
+            held[2] += lease.cpu_milli
+            held[3] += lease.memory_bytes
+        usage = cls({}, {})
+        for (tenant_id, spot), held in sums.items():
+            usage.add(tenant_id, Amount(*held), spot)
         return usage
 
     def add(self, tenant_id: str, amount: Amount, spot: bool) -> None:

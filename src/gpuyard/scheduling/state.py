@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Final, NamedTuple, cast
 
 from gpuyard.model.units import SHARE_WHOLE_PPM
 
@@ -142,6 +142,18 @@ class State:
         self.mode[at], self.model[at] = mode, self.model_number(model)
         self.cards[node] += 1
         return card
+
+    def put_node(self, node: int, one: State) -> None:
+        """Takes a node over from a state of that node alone, which has the same cards."""
+        numbers = [self.model_number(name) for name in one.models]
+        for name in (column.name for column in fields(self)):
+            mine: object = getattr(self, name)
+            if isinstance(mine, array):
+                column, new = cast("array[int]", mine), cast("array[int]", getattr(one, name))
+                if name == "model":
+                    new = array("q", [numbers[model] if numbers else 0 for model in new])
+                wide = len(column) // self.nodes
+                column[node * wide : node * wide + len(new)] = new
 
     def costs_by_number(self) -> list[ModelCosts]:
         """What each model costs, by its number."""

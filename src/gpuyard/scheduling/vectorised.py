@@ -42,14 +42,24 @@ class VectorisedEngine:
             links=Links.of(state),
         )
         for node in range(state.nodes):
-            for card in range(state.cards[node]):
-                at = node * state.width + card
-                self._nodes.state[node, card] = self._columns.row(
-                    (
-                        state.share_free_ppm[at], state.card_memory_free_bytes[at], state.mode[at], state.model[at],
-                        state.share_total_ppm[at], state.card_memory_total_bytes[at],
-                    )
-                )  # fmt: skip
+            self._put_cards(node, state)
+
+    def _put_cards(self, node: int, state: State) -> None:
+        for card in range(state.cards[node]):
+            at = node * state.width + card
+            self._nodes.state[node, card] = self._columns.row(
+                (
+                    state.share_free_ppm[at], state.card_memory_free_bytes[at], state.mode[at], state.model[at],
+                    state.share_total_ppm[at], state.card_memory_total_bytes[at],
+                )
+            )  # fmt: skip
+
+    def renew_node(self, node: int, state: State) -> None:
+        nodes = self._nodes
+        nodes.cpu[node], nodes.memory[node] = state.cpu_free_milli[node], state.memory_free_bytes[node]
+        nodes.cpu_total[node], nodes.open[node] = state.cpu_total_milli[node], state.open[node]
+        self._put_cards(node, state)
+        self._log.append(node)
 
     def class_of(self, want: Want) -> int:
         found = self._kinds.get(want)
