@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,16 +23,19 @@ SECOND = 1_000_000
 
 
 class Trip:
-    """Counts the places where the process could die, and dies at one of them."""
+    """Counts the places where the process could die. Dies at one of them, or keeps what a death there would leave."""
 
-    def __init__(self, at: int | None) -> None:
-        self.at = at
+    def __init__(self, root: Path, at: int | None = None, keep: frozenset[int] = frozenset()) -> None:
+        self.root, self.at, self.keep = root, at, keep
         self.count = 0
 
     def __call__(self) -> None:
         self.count += 1
         if self.count == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.count in self.keep:
+            # The files as they are now, and no lock: all that a killed process leaves.
+            shutil.copytree(self.root, left_at(self.root, self.count))
 
     def install(self) -> None:
         """Around every transaction (before it, before its commit, after it) and every call that changes a unit."""
@@ -157,9 +161,14 @@ class Day:
             self.hand.runtime.keep()
 
 
-def run(root: str, kill_at: int | None) -> None:
+def left_at(root: Path, place: int) -> Path:
+    """Where the copy of the folder is that a death at this place would leave."""
+    return root.with_name(f"{root.name}-{place}")
+
+
+def run(root: str, kill_at: int | None = None, keep: frozenset[int] = frozenset()) -> None:
     """One process of the day. Where it lives to the end it writes down how many places there were."""
-    trip = Trip(kill_at)
+    trip = Trip(Path(root), kill_at, keep)
     trip.install()
     Day(Path(root)).run()
     Path(root, "places.json").write_text(json.dumps(trip.count))

@@ -25,10 +25,11 @@ from gpuyard.engines.simulated import SimulatedRuntime
 from gpuyard.hardware.probe import ProbeReport
 from gpuyard.hardware.simulated import SimulatedProbe, parse_spec, simulated_node
 from gpuyard.model.fleet import Node
+from gpuyard.model.leases import Lease
 from gpuyard.model.tenants import Tenant
 from gpuyard.model.workloads import Workload
 from gpuyard.placing import find_engine, find_scheduler
-from gpuyard.store import tenants
+from gpuyard.store import leases, tenants, workloads
 from gpuyard.store.database import Store
 
 NOON_US = 1_790_000_000_000_000
@@ -197,6 +198,16 @@ class HandYard:
 
     def launch(self, tenant: Tenant, wish: launching.Launch, key: str | None = None) -> Workload:
         return launching.launch(self.yard, tenant, "tester", wish, key)[0]
+
+    def now(self, workload: Workload) -> Workload:
+        """The workload as the store has it; as it was given where it is gone."""
+        with self.yard.store.read() as c:
+            return workloads.get(c, workload.id) or workload
+
+    def lease(self, workload: Workload) -> Lease:
+        """Its last lease, ended or not."""
+        with self.yard.store.read() as c:
+            return leases.of_workload(c, workload.id, include_ended=True)[-1]
 
     def settle(self, most: int = 40, each: Callable[[], None] = lambda: None) -> None:
         """Passes until nothing changes any more: twice, as what a pass asked of a unit is only seen by the next one."""

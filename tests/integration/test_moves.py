@@ -19,7 +19,6 @@ from gpuyard.control.money import make_bill
 from gpuyard.control.offering import SliceWish
 from gpuyard.control.pool import pool_use
 from gpuyard.model.errors import YardError
-from gpuyard.model.leases import Lease
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.units import parse_window
 from gpuyard.model.workloads import Workload, WorkloadKind
@@ -46,16 +45,6 @@ def job(hand: HandYard, name: str, slices: SliceWish = HALF, **more: object) -> 
     return hand.launch(hand.tenant("alice"), Launch(WorkloadKind.JOB, slices, name=name, **values))  # type: ignore[arg-type]
 
 
-def now(hand: HandYard, workload: Workload) -> Workload:
-    with hand.yard.store.read() as c:
-        return workloads.get(c, workload.id) or workload
-
-
-def lease(hand: HandYard, workload: Workload) -> Lease:
-    with hand.yard.store.read() as c:
-        return leases.of_workload(c, workload.id, include_ended=True)[-1]
-
-
 def kinds(hand: HandYard) -> list[str]:
     with hand.yard.store.read() as c:
         return [e.kind for e in events.after(c, 0, None, 1000) if e.kind.startswith("lease.move")]
@@ -67,7 +56,7 @@ def scattered(hand: HandYard, **more: object) -> list[Workload]:
     hand.settle()
     by_card: dict[str, list[Workload]] = {}
     for workload in all_four:
-        by_card.setdefault(lease(hand, workload).slices[0].card_uuid, []).append(workload)
+        by_card.setdefault(hand.lease(workload).slices[0].card_uuid, []).append(workload)
     left = []
     for stays, goes in by_card.values():
         commands.remove(hand.yard, goes.id, "tester")
@@ -97,14 +86,14 @@ def test_a_lease_is_moved_for_one_that_fits_nowhere(hand: HandYard) -> None:
     hand.settle()
     big = job(hand, "big", FULL)
     hand.settle(200, lambda: no_card_is_over(hand))
-    assert now(hand, big).state is WorkloadState.RUNNING
-    assert all(now(hand, workload).state is WorkloadState.RUNNING for workload in stays)
+    assert hand.now(big).state is WorkloadState.RUNNING
+    assert all(hand.now(workload).state is WorkloadState.RUNNING for workload in stays)
     assert kinds(hand) == ["lease.move_begun", "lease.moved"]
-    (moved,) = [workload for workload in stays if lease(hand, workload).attempt == 2]
-    after = lease(hand, moved)
+    (moved,) = [workload for workload in stays if hand.lease(workload).attempt == 2]
+    after = hand.lease(moved)
     assert (after.state, after.restarts, after.run, after.reason) == (LeaseState.ACTIVE, 0, 1, None)
     units = hand.runtime.live()
-    beside = next(lease(hand, workload) for workload in stays if workload is not moved)
+    beside = next(hand.lease(workload) for workload in stays if workload is not moved)
     near = [units[each.unit_name].environment["GPUYARD_CPUS"] for each in (after, beside)]
     assert near[0] == near[1], "both are on one card now, with the same processors near it"
     assert on_the_way(hand) == {}
@@ -114,7 +103,7 @@ def test_what_may_not_be_moved_stays_and_the_other_waits(hand: HandYard) -> None
     scattered(hand, checkpoint_command=())
     big = job(hand, "big", FULL)
     hand.settle()
-    assert now(hand, big).state is WorkloadState.PENDING
+    assert hand.now(big).state is WorkloadState.PENDING
     assert kinds(hand) == []
 
 
@@ -123,7 +112,7 @@ def test_no_more_is_moved_than_the_operator_allows(hand: HandYard) -> None:
     scattered(hand)
     big = job(hand, "big", FULL)
     hand.settle()
-    assert now(hand, big).state is WorkloadState.PENDING
+    assert hand.now(big).state is WorkloadState.PENDING
     hand.yard.moves = MovePolicy(at_once_of_tenant=0)
     hand.clock.advance(20 * SECOND)
     hand.settle()
@@ -139,8 +128,8 @@ def test_a_yard_killed_after_any_pass_of_a_move_carries_it_through(hand: HandYar
         no_card_is_over(hand)
     hand.kill()
     hand.settle(200, lambda: no_card_is_over(hand))
-    assert now(hand, big).state is WorkloadState.RUNNING
-    assert all(now(hand, workload).state is WorkloadState.RUNNING for workload in stays)
+    assert hand.now(big).state is WorkloadState.RUNNING
+    assert all(hand.now(workload).state is WorkloadState.RUNNING for workload in stays)
     assert kinds(hand) == ["lease.move_begun", "lease.moved"]
     assert len(hand.runtime.live()) == 3
     assert len(hand.runtime.started) == len(set(hand.runtime.started))
@@ -163,7 +152,7 @@ def test_the_time_of_a_move_is_not_billed(hand: HandYard) -> None:
     hand.runtime.refusing = None
     hand.clock.advance(5 * SECOND)
     hand.settle(200)
-    (moved,) = [workload for workload in stays if lease(hand, workload).id == move.lease_id]
+    (moved,) = [workload for workload in stays if hand.lease(workload).id == move.lease_id]
     with hand.yard.store.read() as c:
         found = meters.of_leases(c, [move.lease_id])
         counting = meters.open_meters(c)[move.lease_id]
@@ -190,8 +179,8 @@ def test_a_lease_that_cannot_start_at_its_target_goes_back(hand: HandYard) -> No
         no_card_is_over(hand)
     assert "lease.move_undone" not in kinds(hand)
     hand.runtime.refusing = None
-    (workload,) = [w for w in stays if lease(hand, w).id == move.lease_id]
-    back = lease(hand, workload)
+    (workload,) = [w for w in stays if hand.lease(w).id == move.lease_id]
+    back = hand.lease(workload)
     assert (back.state, back.slices[0].card_uuid) == (LeaseState.GRANTED, move.start.uuids[0])
 
 
@@ -206,7 +195,7 @@ def test_a_workload_that_is_stopped_on_its_way_leaves_nothing_held(hand: HandYar
         commands.remove(hand.yard, workload.id, "tester")
     hand.settle(200)
     assert on_the_way(hand) == {}
-    assert now(hand, big).state is WorkloadState.RUNNING
+    assert hand.now(big).state is WorkloadState.RUNNING
     commands.remove(hand.yard, big.id, "tester")
     hand.settle(200)
     with hand.yard.store.read() as c:
@@ -224,8 +213,8 @@ def test_a_target_that_is_lost_on_the_way_brings_the_lease_back(hand: HandYard) 
     hand.probe.broken = set(move.end.uuids)
     hand.clock.advance(15 * SECOND)
     hand.settle(200)
-    (workload,) = [w for w in stays if lease(hand, w).id == move.lease_id]
-    assert lease(hand, workload).slices[0].card_uuid == move.start.uuids[0]
+    (workload,) = [w for w in stays if hand.lease(w).id == move.lease_id]
+    assert hand.lease(workload).slices[0].card_uuid == move.start.uuids[0]
     assert on_the_way(hand) == {}
 
 
@@ -243,8 +232,8 @@ def test_at_night_nodes_are_emptied_and_outside_the_window_nothing_moves(tmp_pat
     hand.clock.advance(400 * SECOND)
     hand.settle(200, lambda: no_card_is_over(hand))
     assert kinds(hand) == ["lease.move_begun", "lease.moved"]
-    assert len({lease(hand, workload).node for workload in stays}) == 1
-    assert all(now(hand, workload).state is WorkloadState.RUNNING for workload in stays)
+    assert len({hand.lease(workload).node for workload in stays}) == 1
+    assert all(hand.now(workload).state is WorkloadState.RUNNING for workload in stays)
 
 
 def told(hand: HandYard, workload: Workload, language: str = "en") -> str:
@@ -261,7 +250,7 @@ def test_why_tells_of_a_move_before_and_after(hand: HandYard) -> None:
         if on_the_way(hand):
             break
     (move,) = on_the_way(hand).values()
-    (workload,) = [w for w in stays if lease(hand, w).id == move.lease_id]
+    (workload,) = [w for w in stays if hand.lease(w).id == move.lease_id]
     assert "on its way" in told(hand, workload)
     assert "迁往" in told(hand, workload, "zh")
     assert "Room is being made for it: 1" in told(hand, big)
@@ -340,8 +329,8 @@ def test_a_yard_killed_at_any_write_or_act_of_a_move_carries_it_through(
     monkeypatch.undo()
     hand.kill()
     hand.settle(200, lambda: no_card_is_over(hand))
-    assert now(hand, big).state is WorkloadState.RUNNING
-    assert all(now(hand, workload).state is WorkloadState.RUNNING for workload in stays)
+    assert hand.now(big).state is WorkloadState.RUNNING
+    assert all(hand.now(workload).state is WorkloadState.RUNNING for workload in stays)
     assert kinds(hand) == ["lease.move_begun", "lease.moved"]
     assert on_the_way(hand) == {}
     assert len(hand.runtime.started) == len(set(hand.runtime.started))
@@ -367,8 +356,8 @@ def test_an_instance_moves_only_if_its_tenant_agreed_and_it_is_idle(hand: HandYa
     ]
     hand.settle()
     first, *others = each
-    card = lease(hand, first).slices[0].card_uuid
-    beside = [workload for workload in others if lease(hand, workload).slices[0].card_uuid == card]
+    card = hand.lease(first).slices[0].card_uuid
+    beside = [workload for workload in others if hand.lease(workload).slices[0].card_uuid == card]
     elsewhere = [workload for workload in others if workload not in beside]
     for workload in (*beside, elsewhere[0]):
         commands.remove(hand.yard, workload.id, "tester")
@@ -380,8 +369,8 @@ def test_an_instance_moves_only_if_its_tenant_agreed_and_it_is_idle(hand: HandYa
         idle.keep(c, idle.Spell(elsewhere[1].id, elsewhere[1].tenant_id, hand.clock.now_us(), None, None, 0, 0))
     hand.clock.advance(20 * SECOND)
     hand.settle(200)
-    assert now(hand, big).state is WorkloadState.RUNNING
-    assert (lease(hand, first).attempt, lease(hand, elsewhere[1]).attempt) == (1, 2)
+    assert hand.now(big).state is WorkloadState.RUNNING
+    assert (hand.lease(first).attempt, hand.lease(elsewhere[1]).attempt) == (1, 2)
 
 
 def test_room_is_made_on_a_node_with_cards_of_several_models(tmp_path: Path) -> None:
@@ -389,7 +378,7 @@ def test_room_is_made_on_a_node_with_cards_of_several_models(tmp_path: Path) -> 
     stays = scattered(hand)
     big = job(hand, "big", FULL)
     hand.settle(200, lambda: no_card_is_over(hand))
-    assert now(hand, big).state is WorkloadState.RUNNING
-    cards_used = {cut.card_uuid for workload in stays for cut in lease(hand, workload).slices}
+    assert hand.now(big).state is WorkloadState.RUNNING
+    cards_used = {cut.card_uuid for workload in stays for cut in hand.lease(workload).slices}
     models = {card.model for card in hand.yard.roster.cards if card.uuid in cards_used}
     assert models == {"RTX4090"}, "a lease stays on the model that its price was set for"

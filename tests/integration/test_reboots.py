@@ -15,7 +15,7 @@ from gpuyard.model.errors import YardError
 from gpuyard.model.leases import Interval, Lease, PurchaseOption
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.workloads import RestartPolicy, Workload, WorkloadKind
-from gpuyard.store import events, leases, meters, workloads
+from gpuyard.store import events, leases, meters
 from hand_driven_yard import HandYard
 
 SECOND = 1_000_000
@@ -34,16 +34,6 @@ def box(hand: HandYard, **more: object) -> Workload:
     return made
 
 
-def now(hand: HandYard, workload: Workload) -> Workload:
-    with hand.yard.store.read() as c:
-        return workloads.get(c, workload.id) or workload
-
-
-def lease(hand: HandYard, workload: Workload) -> Lease:
-    with hand.yard.store.read() as c:
-        return leases.of_workload(c, workload.id, include_ended=True)[-1]
-
-
 def intervals(hand: HandYard) -> list[Interval]:
     with hand.yard.store.read() as c:
         return meters.intervals(c)
@@ -56,7 +46,7 @@ def reboot(hand: HandYard, workload: Workload) -> None:
 def pass_until(hand: HandYard, workload: Workload, state: LeaseState) -> Lease:
     for _ in range(10):
         hand.loops.pass_once()
-        found = lease(hand, workload)
+        found = hand.lease(workload)
         if found.state is state:
             return found
     raise AssertionError(f"never {state}")
@@ -64,17 +54,17 @@ def pass_until(hand: HandYard, workload: Workload, state: LeaseState) -> Lease:
 
 def test_a_reboot_gives_a_new_unit_on_the_same_lease_slices_and_disk(hand: HandYard) -> None:
     workload = box(hand)
-    before = lease(hand, workload)
+    before = hand.lease(workload)
     hand.clock.advance(30 * SECOND)
     reboot(hand, workload)
     hand.settle()
-    after = lease(hand, workload)
+    after = hand.lease(workload)
     assert (after.id, after.slices, after.disk_name, after.run) == (
         before.id, before.slices, before.disk_name, before.run,
     )  # fmt: skip
     assert (after.state, after.attempt, after.restarts, after.reason) == (LeaseState.ACTIVE, 2, 0, None)
     assert set(hand.runtime.live()) == {after.unit_name}
-    assert now(hand, workload).state is WorkloadState.RUNNING
+    assert hand.now(workload).state is WorkloadState.RUNNING
 
 
 def test_a_reboot_is_billed_through_without_a_gap_and_without_a_second_minimum(hand: HandYard) -> None:
@@ -121,7 +111,7 @@ def test_asking_twice_reboots_once(hand: HandYard) -> None:
     pass_until(hand, workload, LeaseState.GRANTED)
     reboot(hand, workload)
     hand.settle()
-    assert lease(hand, workload).attempt == 2
+    assert hand.lease(workload).attempt == 2
 
 
 @pytest.mark.parametrize("times", [1, 5])
@@ -130,19 +120,19 @@ def test_reboots_use_up_no_restarts(hand: HandYard, times: int) -> None:
     for _ in range(times):
         reboot(hand, workload)
         hand.settle()
-    hand.runtime.crash(lease(hand, workload).unit_name)
+    hand.runtime.crash(hand.lease(workload).unit_name)
     hand.settle()
     hand.clock.advance(5 * SECOND)
     hand.settle()
-    assert now(hand, workload).state is WorkloadState.RUNNING, "its one restart was still there"
+    assert hand.now(workload).state is WorkloadState.RUNNING, "its one restart was still there"
 
 
 def test_a_unit_that_ends_by_itself_while_it_is_to_be_rebooted_comes_back(hand: HandYard) -> None:
     workload = box(hand)
     reboot(hand, workload)
-    hand.runtime.crash(lease(hand, workload).unit_name)
+    hand.runtime.crash(hand.lease(workload).unit_name)
     hand.settle()
-    assert (lease(hand, workload).state, lease(hand, workload).restarts) == (LeaseState.ACTIVE, 0)
+    assert (hand.lease(workload).state, hand.lease(workload).restarts) == (LeaseState.ACTIVE, 0)
 
 
 def test_a_reboot_that_comes_to_nothing_costs_nothing_after_the_old_unit(hand: HandYard) -> None:
@@ -154,14 +144,14 @@ def test_a_reboot_that_comes_to_nothing_costs_nothing_after_the_old_unit(hand: H
     for _ in range(20):
         hand.clock.advance(10 * SECOND)
         hand.loops.pass_once()
-    assert lease(hand, workload).state is LeaseState.GRANTED
-    assert not lease(hand, workload).reboots
-    assert now(hand, workload).reason == "waiting_for_engine"
+    assert hand.lease(workload).state is LeaseState.GRANTED
+    assert not hand.lease(workload).reboots
+    assert hand.now(workload).reason == "waiting_for_engine"
     assert sum(i.duration_us for i in intervals(hand) if i.runs) == 90 * SECOND
     hand.runtime.refusing = None
     hand.clock.advance(10 * SECOND)
     hand.settle()
-    assert now(hand, workload).state is WorkloadState.RUNNING
+    assert hand.now(workload).state is WorkloadState.RUNNING
 
 
 @pytest.mark.parametrize("asked", [commands.stop, commands.remove], ids=["stop", "remove"])
@@ -176,7 +166,7 @@ def test_what_is_stopped_or_removed_between_two_units_ends_as_the_old_one_did(
     hand.clock.advance(20 * SECOND)
     asked(hand.yard, workload.id, "tester")
     hand.settle()
-    assert now(hand, workload).state in (WorkloadState.STOPPED, WorkloadState.REMOVED)
+    assert hand.now(workload).state in (WorkloadState.STOPPED, WorkloadState.REMOVED)
     assert sum(i.duration_us for i in intervals(hand) if i.runs) == 90 * SECOND
     with hand.yard.store.read() as c:
         assert leases.usage(c) == {}
@@ -190,7 +180,7 @@ def test_a_machine_that_goes_down_during_a_reboot_is_not_billed_for(hand: HandYa
     hand.clock.reboot(3600 * SECOND)
     hand.kill()
     hand.settle()
-    assert now(hand, workload).state is WorkloadState.RUNNING
+    assert hand.now(workload).state is WorkloadState.RUNNING
     assert sum(i.duration_us for i in intervals(hand) if i.runs) <= 90 * SECOND
 
 
@@ -203,8 +193,8 @@ def test_a_spot_lease_that_is_told_to_go_while_it_reboots_waits_again(hand: Hand
     for _ in range(40):
         hand.clock.advance(5 * SECOND)
         hand.settle()
-    assert now(hand, urgent).state is WorkloadState.RUNNING
-    assert lease(hand, workload).state is LeaseState.REQUESTED
+    assert hand.now(urgent).state is WorkloadState.RUNNING
+    assert hand.lease(workload).state is LeaseState.REQUESTED
     with hand.yard.store.read() as c:
         assert all(line.amount_nano >= 0 for line in make_bill(c, None).lines if line.what == "active")
 
@@ -215,7 +205,7 @@ def test_replicas_of_a_gang_and_of_a_service_are_all_rebooted(hand: HandYard) ->
     hand.settle()
     with hand.yard.store.read() as c:
         assert {x.attempt for x in leases.of_workload(c, gang.id)} == {2}
-    assert now(hand, gang).state is WorkloadState.RUNNING
+    assert hand.now(gang).state is WorkloadState.RUNNING
 
 
 @pytest.mark.parametrize("how", ["stopped", "pending", "succeeded", "removed"])
@@ -225,7 +215,7 @@ def test_what_does_not_run_cannot_be_rebooted(hand: HandYard, how: str) -> None:
     else:
         workload = box(hand, kind=WorkloadKind.JOB, command=("train",))
         if how == "succeeded":
-            hand.runtime.finish(lease(hand, workload).unit_name, 0)
+            hand.runtime.finish(hand.lease(workload).unit_name, 0)
         else:
             (commands.stop if how == "stopped" else commands.remove)(hand.yard, workload.id, "tester")
         hand.settle()
@@ -236,7 +226,7 @@ def test_what_does_not_run_cannot_be_rebooted(hand: HandYard, how: str) -> None:
 
 def test_several_change_together_or_not_at_all(hand: HandYard) -> None:
     runs, done = box(hand), box(hand, kind=WorkloadKind.JOB, command=("train",), name="done")
-    hand.runtime.finish(lease(hand, done).unit_name, 0)
+    hand.runtime.finish(hand.lease(done).unit_name, 0)
     hand.settle()
     with hand.yard.store.read() as c:
         told = events.last(c)
@@ -246,10 +236,10 @@ def test_several_change_together_or_not_at_all(hand: HandYard) -> None:
         assert refused.value.code == "wrong_state"
     with hand.yard.store.read() as c:
         assert events.last(c) == told
-    assert now(hand, runs).desired == "run"
-    assert lease(hand, runs).reason is None
+    assert hand.now(runs).desired == "run"
+    assert hand.lease(runs).reason is None
     commands.stop_each(hand.yard, [runs.id], "tester")
     hand.settle()
     with pytest.raises(YardError):
         commands.start_each(hand.yard, [runs.id, done.id], "tester")
-    assert now(hand, runs).state is WorkloadState.STOPPED
+    assert hand.now(runs).state is WorkloadState.STOPPED

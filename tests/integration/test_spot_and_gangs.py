@@ -11,11 +11,11 @@ from gpuyard.control.launching import Launch
 from gpuyard.control.money import make_bill
 from gpuyard.control.offering import SliceWish
 from gpuyard.model.errors import YardError
-from gpuyard.model.leases import Lease, PurchaseOption
+from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Share
 from gpuyard.model.workloads import RestartPolicy, Workload, WorkloadKind
-from gpuyard.store import events, leases, placements, shares, workloads
+from gpuyard.store import events, leases, placements, shares
 from hand_driven_yard import HandYard
 
 SECOND = 1_000_000
@@ -36,16 +36,6 @@ def spot(hand: HandYard, name: str, slices: SliceWish = FULL, **more: object) ->
     return job(hand, name, slices, option=PurchaseOption.SPOT, checkpoint_command=("save",), **more)
 
 
-def now(hand: HandYard, workload: Workload) -> Workload:
-    with hand.yard.store.read() as c:
-        return workloads.get(c, workload.id) or workload
-
-
-def lease(hand: HandYard, workload: Workload) -> Lease:
-    with hand.yard.store.read() as c:
-        return leases.of_workload(c, workload.id, include_ended=True)[-1]
-
-
 def kinds(hand: HandYard, kind: str) -> list[str]:
     with hand.yard.store.read() as c:
         return [event.subject for event in events.after(c, 0, None, 1000) if event.kind == kind]
@@ -63,11 +53,11 @@ def test_a_gang_waits_whole_and_starts_whole(hand: HandYard) -> None:
     gang = job(hand, "gang", replicas=3)
     hand.settle()
     assert len(hand.runtime.live()) == 1
-    assert now(hand, gang).state is WorkloadState.PENDING
-    assert now(hand, gang).reason_params["shortfalls"][0] == {"node": "--", "lacks": "gang", "members": 3, "fit": 2}
+    assert hand.now(gang).state is WorkloadState.PENDING
+    assert hand.now(gang).reason_params["shortfalls"][0] == {"node": "--", "lacks": "gang", "members": 3, "fit": 2}
     commands.stop(hand.yard, first.id, "tester")
     hand.settle()
-    assert now(hand, gang).state is WorkloadState.RUNNING
+    assert hand.now(gang).state is WorkloadState.RUNNING
     assert len(hand.runtime.live()) == 3
 
 
@@ -77,13 +67,13 @@ def test_a_gang_fails_as_a_whole(hand: HandYard) -> None:
     names = sorted(hand.runtime.live())
     hand.runtime.finish(names[0], 0)
     hand.settle()
-    assert now(hand, gang).state is WorkloadState.RUNNING, "one that is done does not end the others"
+    assert hand.now(gang).state is WorkloadState.RUNNING, "one that is done does not end the others"
     hand.runtime.finish(names[1], 3)
     hand.settle()
-    ended = now(hand, gang)
+    ended = hand.now(gang)
     assert ended.state is WorkloadState.FAILED
     assert hand.runtime.live() == {}
-    assert lease(hand, gang).reason == "gang_broken"
+    assert hand.lease(gang).reason == "gang_broken"
 
 
 def test_a_replica_that_may_restart_does_not_end_its_gang(hand: HandYard) -> None:
@@ -91,7 +81,7 @@ def test_a_replica_that_may_restart_does_not_end_its_gang(hand: HandYard) -> Non
     hand.settle()
     hand.runtime.crash(sorted(hand.runtime.live())[0])
     wait(hand, 10)
-    assert now(hand, gang).state is WorkloadState.RUNNING
+    assert hand.now(gang).state is WorkloadState.RUNNING
     assert len(hand.runtime.live()) == 2
 
 
@@ -103,21 +93,21 @@ def test_a_spot_lease_gets_notice_goes_in_time_and_waits_again(hand: HandYard, k
     urgent = job(hand, "urgent")
     hand.settle()
     (told,) = kinds(hand, "lease.reclaim_notice")
-    (victim,) = [workload for workload in cheap if lease(hand, workload).id == told]
+    (victim,) = [workload for workload in cheap if hand.lease(workload).id == told]
     assert len(hand.runtime.live()) == 4, "the notice alone ends nothing"
-    assert now(hand, urgent).state is WorkloadState.PENDING
+    assert hand.now(urgent).state is WorkloadState.PENDING
     for _ in range(30):
         if killed:
             hand.kill()
         wait(hand, 5)
-    after = lease(hand, victim)
+    after = hand.lease(victim)
     assert (after.state, after.reason, after.restarts, after.run) == (LeaseState.REQUESTED, "reclaimed", 0, 1)
-    assert now(hand, victim).state is WorkloadState.PENDING
-    assert now(hand, urgent).state is WorkloadState.RUNNING
+    assert hand.now(victim).state is WorkloadState.PENDING
+    assert hand.now(urgent).state is WorkloadState.RUNNING
     assert kinds(hand, "lease.reclaim_notice") == [told]
     commands.stop(hand.yard, urgent.id, "tester")
     hand.settle()
-    again = lease(hand, victim)
+    again = hand.lease(victim)
     assert (again.state, again.attempt, again.restarts) == (LeaseState.ACTIVE, 2, 0)
     with hand.yard.store.read() as c:
         assert placements.of(c, [told])[told].reclaims == 1
@@ -157,13 +147,13 @@ def test_a_gang_of_spot_goes_as_a_whole_and_comes_back_as_a_whole(hand: HandYard
     hand.settle()
     assert len(kinds(hand, "lease.reclaim_notice")) in (3, 4)
     wait(hand, 150)
-    assert now(hand, urgent).state is WorkloadState.RUNNING
+    assert hand.now(urgent).state is WorkloadState.RUNNING
     with hand.yard.store.read() as c:
         states = {found.state for found in leases.of_workload(c, gang.id)}
     assert states == {LeaseState.REQUESTED}
     commands.stop(hand.yard, urgent.id, "tester")
     hand.settle()
-    assert now(hand, gang).state is WorkloadState.RUNNING
+    assert hand.now(gang).state is WorkloadState.RUNNING
 
 
 def test_a_notice_is_taken_back_where_it_is_not_needed_any_more(hand: HandYard) -> None:
@@ -204,8 +194,8 @@ def test_spot_leaves_room_for_what_others_were_seen_to_want(hand: HandYard) -> N
     hand.clock.advance(7 * 24 * 3600 * SECOND)
     cheap = [spot(hand, f"cheap{n}") for n in range(3)]
     hand.settle()
-    assert [now(hand, workload).state for workload in cheap].count(WorkloadState.RUNNING) == 1
-    waiting = next(now(hand, w) for w in cheap if now(hand, w).state is WorkloadState.PENDING)
+    assert [hand.now(workload).state for workload in cheap].count(WorkloadState.RUNNING) == 1
+    waiting = next(hand.now(w) for w in cheap if hand.now(w).state is WorkloadState.PENDING)
     assert waiting.reason_params["shortfalls"][0]["lacks"] == "spot_room"
 
 
@@ -216,10 +206,10 @@ def test_quotas_and_tiers_hold_in_the_yard(hand: HandYard) -> None:
         shares.put(c, bob.id, Share(max_priority=5))
     first, second = job(hand, "first"), job(hand, "second")
     hand.settle()
-    states = [now(hand, workload).state for workload in (first, second)]
+    states = [hand.now(workload).state for workload in (first, second)]
     assert sorted(states) == [WorkloadState.PENDING, WorkloadState.RUNNING]
-    waits = next(w for w in (first, second) if now(hand, w).state is WorkloadState.PENDING)
-    assert now(hand, waits).reason_params["shortfalls"][0]["lacks"] == "quota"
+    waits = next(w for w in (first, second) if hand.now(w).state is WorkloadState.PENDING)
+    assert hand.now(waits).reason_params["shortfalls"][0]["lacks"] == "quota"
     hand.launch(bob, Launch(WorkloadKind.JOB, FULL, command=("x",), priority=5))
     with pytest.raises(YardError, match="priority_too_high"):
         hand.launch(bob, Launch(WorkloadKind.JOB, FULL, command=("x",), priority=6))

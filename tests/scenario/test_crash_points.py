@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from fractions import Fraction
 from itertools import pairwise
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from crash_day import run
+from crash_day import left_at, run
 from gpuyard.billing.ledger import faults
 from gpuyard.control.money import Bill, make_bill
 from gpuyard.control.reconciling import reconcile
@@ -36,37 +37,51 @@ def processes() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def places_of_a_whole_day(processes: multiprocessing.context.ForkServerContext, root: Path) -> int:
-    root.mkdir()
-    child = processes.Process(target=run, args=(str(root), None))
-    child.start()
-    child.join(60)
-    assert child.exitcode == 0
+@pytest.fixture(scope="module")
+def places(processes: multiprocessing.context.ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """How many places a day has, if nothing dies."""
+    root = tmp_path_factory.mktemp("whole")
+    assert outcome(processes, root) == 0
     return json.loads((root / "places.json").read_text())
 
 
-def test_at_least_two_hundred_places_of_the_day_are_tried(
-    processes: multiprocessing.context.ForkServerContext, tmp_path: Path
-) -> None:
-    assert places_of_a_whole_day(processes, tmp_path / "whole") // EVERY >= 200
+def outcome(processes: multiprocessing.context.ForkServerContext, root: Path, *arguments: object) -> int | None:
+    """How a process of the day ended."""
+    child = processes.Process(target=run, args=(str(root), *arguments))
+    child.start()
+    child.join(120)
+    return child.exitcode
+
+
+def test_at_least_two_hundred_places_of_the_day_are_tried(places: int) -> None:
+    assert places // EVERY >= 200
 
 
 @pytest.mark.parametrize("share", range(SHARES))
-def test_wherever_the_yard_is_killed_the_day_ends_the_same(
-    processes: multiprocessing.context.ForkServerContext, tmp_path: Path, share: int
+def test_wherever_the_yard_dies_the_day_ends_the_same(
+    processes: multiprocessing.context.ForkServerContext, tmp_path: Path, places: int, share: int
 ) -> None:
-    places = places_of_a_whole_day(processes, tmp_path / "whole")
-    for place in range(1 + share * EVERY, places + 1, SHARES * EVERY):
+    """One process lives through the day and keeps, at each place, the files that its death there would leave."""
+    mine = range(1 + share * EVERY, places + 1, SHARES * EVERY)
+    root = tmp_path / "day"
+    root.mkdir()
+    assert outcome(processes, root, None, frozenset(mine)) == 0
+    for place in mine:
+        left = left_at(root, place)
+        assert outcome(processes, left) == 0, f"dead at place {place}, the yard could not go on"
+        check(left, f"dead at place {place} of {places}")
+        shutil.rmtree(left)
+
+
+def test_a_yard_that_is_really_killed_leaves_no_more_than_its_files(
+    processes: multiprocessing.context.ForkServerContext, tmp_path: Path, places: int
+) -> None:
+    """The test above copies; here the process dies, at every sixteenth of its places."""
+    for place in range(1 + EVERY, places + 1, 16 * EVERY):
         root = tmp_path / str(place)
         root.mkdir()
-        killed = processes.Process(target=run, args=(str(root), place))
-        killed.start()
-        killed.join(60)
-        assert killed.exitcode == -signal.SIGKILL, f"place {place} of {places} was not reached"
-        again = processes.Process(target=run, args=(str(root), None))
-        again.start()
-        again.join(60)
-        assert again.exitcode == 0, f"killed at place {place}, the yard could not go on"
+        assert outcome(processes, root, place) == -signal.SIGKILL, f"place {place} of {places} was not reached"
+        assert outcome(processes, root) == 0, f"killed at place {place}, the yard could not go on"
         check(root, f"killed at place {place} of {places}")
 
 
@@ -76,16 +91,11 @@ def test_a_yard_that_is_killed_again_and_again_still_ends_the_day(
 ) -> None:
     """Every process dies `second` places after it began, for as long as it gets anywhere; then one lives."""
     for _ in range(400 // second if second < 7 else 40):
-        child = processes.Process(target=run, args=(str(tmp_path), 20 + second))
-        child.start()
-        child.join(60)
-        if child.exitcode == 0:
+        ended = outcome(processes, tmp_path, 20 + second)
+        if ended == 0:
             break
-        assert child.exitcode == -signal.SIGKILL
-    last = processes.Process(target=run, args=(str(tmp_path), None))
-    last.start()
-    last.join(60)
-    assert last.exitcode == 0
+        assert ended == -signal.SIGKILL
+    assert outcome(processes, tmp_path) == 0
     check(tmp_path, f"killed every {20 + second} places")
 
 
