@@ -298,12 +298,35 @@ def try_kernel_on(
         return frozenset(), Finding("kernel_limits", None, {"detail": Said("kernel_limits.off")})
     if wanted:
         pass_on(units, mount)
-    told = try_kernel(keeper, sorted(cards))
+    told = _try_with_partitions(keeper, sorted(cards & under_mps - set(keeper.ceilings())))
+    told |= try_kernel(keeper, sorted(cards - {uuid for uuid, why in told.items() if why is None}))
     held = frozenset(uuid for uuid, why in told.items() if why is None)
     detail = _reasons(told) or (Said("trial.no_card"),)
     if not held:
         return held, Finding("kernel_limits", False if wanted else None, {"detail": detail})
-    return held, Finding("kernel_limits", True, {"cards": len(held), "detail": _aside(_reasons(told))})
+    params = {"cards": len(held), "detail": _aside(_reasons(told)), "compute": _who_holds_compute(keeper, held)}
+    return held, Finding("kernel_limits", True, params)
+
+
+def _try_with_partitions(keeper: SliceKeeper, cards: Sequence[str]) -> dict[str, Why | None]:
+    """Where MPS holds compute it does so by static partitions if it can: tried on cards that nobody has a slice of."""
+    from gpuyard.slicing.kernel_trial import try_kernel
+
+    if keeper.mps is None or not cards:
+        return {}
+    keeper.mps.partition |= set(cards)
+    told = try_kernel(keeper, cards)
+    keeper.mps.partition -= {uuid for uuid, why in told.items() if why is not None}
+    return told
+
+
+def _who_holds_compute(keeper: SliceKeeper, cards: frozenset[str]) -> tuple[Said, ...]:
+    from gpuyard.model.said import Said
+
+    under_mps = cards & keeper.kernel_under_mps
+    divided = frozenset(uuid for uuid in under_mps if keeper.mps is not None and keeper.mps.is_divided(uuid))
+    ways = {"by_gate": cards - under_mps, "by_mps": under_mps - divided, "by_partitions": divided}
+    return tuple(Said(f"kernel_limits.{way}") for way, found in ways.items() if found)
 
 
 def _reasons(told: Mapping[str, Why | None]) -> tuple[Why, ...]:

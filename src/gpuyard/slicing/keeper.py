@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +26,7 @@ from gpuyard.slicing.kernel_units import NOTE, KernelUnits
 from gpuyard.slicing.ledger import Holder, Usage, reap, usage
 from gpuyard.slicing.mps import MpsCards, Restart
 from gpuyard.slicing.mps_daemon import SHARED_MEMORY, Ceiling, allowed_multiprocessors
+from gpuyard.slicing.mps_partitions import Partition, Partitions
 from gpuyard.slicing.shared_files import (
     ComputeMode,
     SliceCard,
@@ -113,7 +115,7 @@ class SliceKeeper:
             environment["LD_PRELOAD"] = ":".join(str(self.libraries / name) for name in names)
         for cut in slices:
             if self.mps is not None and self._is_under_mps(cut):
-                environment.update(_ceiling(cut).variables(str(self.mps.pipes(cut.card_uuid))))
+                environment.update(self._client(unit, cut, self.mps.pipes(cut.card_uuid)))
         return Cut(environment)
 
     def for_container(self, unit: str, slices: Sequence[Slice], driver: DriverInside) -> Cut:
@@ -148,7 +150,7 @@ class SliceKeeper:
             if self.mps is not None and self._is_under_mps(cut):
                 mounts.append(BindMount(self.mps.pipes(cut.card_uuid), _INSIDE / "mps", False))
                 mounts.append(BindMount(self.mps.shared_memory(cut.card_uuid), SHARED_MEMORY, False))
-                environment.update(_ceiling(cut).variables(str(_INSIDE / "mps")))
+                environment.update(self._client(unit, cut, _INSIDE / "mps"))
         if self.kernel is not None and self.kernel.limits.seen != REAL_MOUNT:
             seen = self.kernel.limits.seen  # which an emulated driver reads
             mounts.append(BindMount(seen, seen, True))
@@ -266,7 +268,7 @@ class SliceKeeper:
         told: list[Restart] = []
         for card in (held | set(self.ceilings())) if card_uuid is None else (card_uuid,):
             with self._nothing_changes([card]):
-                told += self.mps.watch(card, self.ceilings().get(card))
+                told += self.mps.watch(card, self.ceilings().get(card), self.units())
         return tuple(told)
 
     @contextmanager
@@ -298,7 +300,7 @@ class SliceKeeper:
             cards: list[SliceCard] = []
             for cut, clock in zip(slices, clocks, strict=True):
                 placed = clock if inside is None or clock is None else inside / "clocks" / cut.card_uuid
-                cards.append(self._card(cut, placed))
+                cards.append(self._card(unit, cut, placed))
             limits = SliceLimits(unit, cards, seen / "ledger", cuda, nvml)
             limits.check()
             folder.mkdir(exist_ok=True, mode=0o755)
@@ -309,7 +311,7 @@ class SliceKeeper:
             write_slice_file(folder / "slice", limits)
         return folder
 
-    def _card(self, cut: Slice, clock: Path | None) -> SliceCard:
+    def _card(self, unit: str, cut: Slice, clock: Path | None) -> SliceCard:
         # A slice that is smaller than a context holds none: its programs are told that there is no memory.
         memory = cut.shape.memory_bytes
         context, turn = min(self.driver.context_bytes, memory - 1), self.driver.turn_ns
@@ -317,8 +319,25 @@ class SliceKeeper:
             return SliceCard(cut.card_uuid, memory, cut.shape.compute_ppm, context, self._mode, clock, turn)
         # Its multiprocessors are its own, and its programs share the time of those. They take no turns with others.
         own = allowed_multiprocessors(self.multiprocessors[cut.card_uuid], cut.shape.compute_ppm)
+        partitions = self.mps.partitions(cut.card_uuid) if self.mps is not None else None
+        if partitions is not None:
+            own = self._partition(unit, cut, partitions).multiprocessors
         whole, cap, share = SHARE_WHOLE_PPM, ComputeMode.CAP, cut.shape.compute_ppm
         return SliceCard(cut.card_uuid, memory, whole, context, cap, clock, 0, own, share)
+
+    def _client(self, unit: str, cut: Slice, pipes: Path) -> dict[str, str]:
+        """The variables of a client of the card's MPS server. Raises YardError `mps_unavailable`."""
+        variables = _ceiling(cut).variables(str(pipes))
+        partitions = self.mps.partitions(cut.card_uuid) if self.mps is not None else None
+        if partitions is not None:
+            variables |= partitions.variable(self._partition(unit, cut, partitions))
+        return variables
+
+    def _partition(self, unit: str, cut: Slice, partitions: Partitions) -> Partition:
+        try:
+            return partitions.of_unit(unit, cut.shape.compute_ppm)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise YardError("mps_unavailable", card=cut.card_uuid, reason=f"{unit}: {error}") from error
 
     def _is_under_mps(self, cut: Slice) -> bool:
         by_kernel = cut.guarantee is Guarantee.KERNEL and cut.card_uuid in self.kernel_under_mps

@@ -1,8 +1,11 @@
 TEXTS: dict[str, str] = {
     "error.kernel_unavailable": "驱动目前无法限制卡 {card} 的显存：{reason}。",
-    "doctor.kernel_limits.ok": "驱动本身按 cgroup 限制 {cards} 张卡上切片的显存：自带库的程序也受限{detail}。",
+    "doctor.kernel_limits.ok": "驱动本身按 cgroup 限制 {cards} 张卡上切片的显存：自带库的程序也受限{detail}。算力由{compute}限制。",
     "doctor.kernel_limits.missing": "已要求使用驱动自身的显存上限，但没有切片是 `kernel`：{detail}。",
     "doctor.kernel_limits.unknown": "未使用驱动自身的显存上限，因此没有切片是 `kernel`：{detail}。",
+    "kernel_limits.by_gate": "每个负载中的库",
+    "kernel_limits.by_mps": " MPS（多处理器的份额）",
+    "kernel_limits.by_partitions": " MPS（多处理器的静态分区）",
     "kernel_limits.off": "已关闭（--no-kernel-limits）",
     "kernel_limits.old_driver": "此驱动不支持；NVIDIA 615 及以上版本的驱动（CUDA 13.4）支持",
     "kernel_limits.not_root": "只有 root 可以设置，因此 gpuyard 须以 root 运行",
@@ -37,5 +40,6 @@ TEXTS: dict[str, str] = {
     "trial.mps_slices": "卡上有不由 MPS 约束的切片，MPS 会把它们的程序挡在外面",
     "trial.mps_busy": "现在有程序在用此卡，MPS 会把它们挡在外面",
     "trial.mps_multiprocessors": "程序看到 {seen} 个多处理器，而其份额是 {most}",
+    "trial.mps_unplaced_get_in": "没有指明分区的程序也能使用",
     "trial.mps_others_get_in": "不是 MPS 客户端的程序也能同时使用此卡",
 }
