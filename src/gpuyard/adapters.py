@@ -179,6 +179,7 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bo
     if keeper.kernel is not None:
         yard.engine.limit_changes = keeper.kernel.changes
     yard.engine.multiprocessors = keeper.multiprocessors
+    yard.engine.given = keeper.given_multiprocessors
     yard.engine.on_close(keeper.end_mps)
     yard.engine.on_each_runtime(enforce)
 

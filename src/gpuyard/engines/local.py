@@ -35,6 +35,8 @@ class LocalEngine:
         self.kernel_cards: dict[str, frozenset[str]] = {}  # those on which the driver was seen to hold their memory
         self.limit_changes: Callable[[], Sequence[LimitChange]] = tuple  # limits that were not as they should be
         self.multiprocessors: Mapping[str, int] = {}  # of each card, where it matters
+        # How many of them a unit's slices were given, by card; of cards under MPS alone.
+        self.given: Callable[[str], Mapping[str, int]] = lambda _: {}
         self.watch_mps: Callable[[], Sequence[Restart]] = tuple  # looks after MPS's daemons; those that had died
         self.findings: tuple[Finding, ...] = ()  # what the runtimes found of this machine
         self.strangers: Callable[[], Sequence[Stranger]] = tuple  # who uses a card past its slice, as seen now

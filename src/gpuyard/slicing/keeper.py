@@ -26,7 +26,6 @@ from gpuyard.slicing.kernel_units import NOTE, KernelUnits
 from gpuyard.slicing.ledger import Holder, Usage, reap, usage
 from gpuyard.slicing.mps import MpsCards, Restart
 from gpuyard.slicing.mps_daemon import SHARED_MEMORY, Ceiling, allowed_multiprocessors
-from gpuyard.slicing.mps_partitions import Partition, Partitions
 from gpuyard.slicing.shared_files import (
     ComputeMode,
     SliceCard,
@@ -115,7 +114,7 @@ class SliceKeeper:
             environment["LD_PRELOAD"] = ":".join(str(self.libraries / name) for name in names)
         for cut in slices:
             if self.mps is not None and self._is_under_mps(cut):
-                environment.update(self._client(unit, cut, self.mps.pipes(cut.card_uuid)))
+                environment.update(self._client(unit, cut)[0])
         return Cut(environment)
 
     def for_container(self, unit: str, slices: Sequence[Slice], driver: DriverInside) -> Cut:
@@ -150,7 +149,7 @@ class SliceKeeper:
             if self.mps is not None and self._is_under_mps(cut):
                 mounts.append(BindMount(self.mps.pipes(cut.card_uuid), _INSIDE / "mps", False))
                 mounts.append(BindMount(self.mps.shared_memory(cut.card_uuid), SHARED_MEMORY, False))
-                environment.update(self._client(unit, cut, _INSIDE / "mps"))
+                environment.update(self._client(unit, cut, _INSIDE / "mps")[0])
         if self.kernel is not None and self.kernel.limits.seen != REAL_MOUNT:
             seen = self.kernel.limits.seen  # which an emulated driver reads
             mounts.append(BindMount(seen, seen, True))
@@ -194,6 +193,13 @@ class SliceKeeper:
         """What a unit's slices hold; None where it has none. Raises YardError `shared_file_broken`."""
         ledger = self._root / unit / "ledger"
         return usage(ledger) if ledger.exists() else None
+
+    def given_multiprocessors(self, unit: str) -> dict[str, int]:
+        """How many multiprocessors of each card a unit's slices have under MPS."""
+        try:
+            return {card.uuid: card.multiprocessors for card in cards_of(self._root / unit / "slice") if card.mps_ppm}
+        except OSError:  # it has none
+            return {}
 
     def strangers(self) -> tuple[Stranger, ...]:
         """Processes of our units that use a card past their slice. Raises OSError where NVML does not answer."""
@@ -318,24 +324,16 @@ class SliceKeeper:
         if not self._is_under_mps(cut):
             return SliceCard(cut.card_uuid, memory, cut.shape.compute_ppm, context, self._mode, clock, turn)
         # Its multiprocessors are its own, and its programs share the time of those. They take no turns with others.
-        own = allowed_multiprocessors(self.multiprocessors[cut.card_uuid], cut.shape.compute_ppm)
-        partitions = self.mps.partitions(cut.card_uuid) if self.mps is not None else None
-        if partitions is not None:
-            own = self._partition(unit, cut, partitions).multiprocessors
+        allowed = allowed_multiprocessors(self.multiprocessors[cut.card_uuid], cut.shape.compute_ppm)
+        own = self._client(unit, cut)[1] or allowed
         whole, cap, share = SHARE_WHOLE_PPM, ComputeMode.CAP, cut.shape.compute_ppm
         return SliceCard(cut.card_uuid, memory, whole, context, cap, clock, 0, own, share)
 
-    def _client(self, unit: str, cut: Slice, pipes: Path) -> dict[str, str]:
-        """The variables of a client of the card's MPS server. Raises YardError `mps_unavailable`."""
-        variables = _ceiling(cut).variables(str(pipes))
-        partitions = self.mps.partitions(cut.card_uuid) if self.mps is not None else None
-        if partitions is not None:
-            variables |= partitions.variable(self._partition(unit, cut, partitions))
-        return variables
-
-    def _partition(self, unit: str, cut: Slice, partitions: Partitions) -> Partition:
+    def _client(self, unit: str, cut: Slice, pipes: Path | None = None) -> tuple[dict[str, str], int | None]:
+        """The variables of a client of the card's MPS server, and how many multiprocessors it has, where they are its
+        own. Raises YardError `mps_unavailable`."""
         try:
-            return partitions.of_unit(unit, cut.shape.compute_ppm)
+            return self.mps.client(unit, cut.card_uuid, _ceiling(cut), pipes) if self.mps is not None else ({}, None)
         except (OSError, subprocess.SubprocessError) as error:
             raise YardError("mps_unavailable", card=cut.card_uuid, reason=f"{unit}: {error}") from error
 

@@ -111,6 +111,18 @@ class MpsCards:
         daemon = self._daemon(card_uuid)
         return Partitions(daemon) if daemon.partitioned else None
 
+    def client(
+        self, unit: str, card_uuid: str, ceiling: Ceiling, pipes: Path | None = None
+    ) -> tuple[dict[str, str], int | None]:
+        """The variables of a unit's programs on the card, and how many multiprocessors are its own there: None where it
+        has a share of them. `pipes`: where it sees the pipe directory. Raises OSError where it gets no partition."""
+        variables = ceiling.variables(str(pipes or self.pipes(card_uuid)))
+        partitions = self.partitions(card_uuid)
+        if partitions is None:
+            return variables, None
+        own = partitions.of_unit(unit, ceiling.compute_ppm)
+        return variables | partitions.variable(own), own.multiprocessors
+
     def is_divided(self, card_uuid: str) -> bool:
         """Whether the card has static partitions while it is under MPS, or will have."""
         return card_uuid in self.partition or self._daemon(card_uuid).partitioned
