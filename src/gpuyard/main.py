@@ -336,12 +336,13 @@ def doctor(options: UpOptions) -> DoctorReport:
     import shutil
     import tempfile
 
-    from gpuyard.adapters import find_driver_inside, scratch_groups, try_kernel_on, try_mps_on, try_slices
+    from gpuyard.adapters import find_driver_inside, try_mps_on, try_slices
     from gpuyard.engines.container.sockets import find_socket
     from gpuyard.hardware.confidential import find_confidential
     from gpuyard.hardware.probe import Finding
     from gpuyard.hardware.simulated import SimulatedProbe
     from gpuyard.hardware.this_machine import MachineProbe
+    from gpuyard.limiting import scratch_groups, try_kernel_on
     from gpuyard.model.slices import SliceShape
     from gpuyard.slicing.ladder import guarantee
 

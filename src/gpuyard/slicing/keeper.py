@@ -348,9 +348,11 @@ class SliceKeeper:
             return
         if self.kernel is None:
             raise YardError("kernel_unavailable", card=min(cards), reason=_NOT_HERE)
+        group = self.kernel.limits.group_of_unit(unit)
         try:
-            self.kernel.hold(unit, self.kernel.limits.group_of_unit(unit), cards)
+            self.kernel.hold(unit, group, cards)
         except OSError as error:
+            self.kernel.give_up(unit, group)
             raise YardError("kernel_unavailable", card=min(cards), reason=f"{unit}: {error}") from error
 
     def _hold_by_mps(self, unit: str, slices: Sequence[Slice]) -> None:

@@ -15,6 +15,7 @@ from gpuyard.model.errors import YardError
 from gpuyard.model.said import Said, Why
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.slicing.building import PROBE
+from gpuyard.slicing.escape import card_look
 from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.mps_partitions import PARTITION
 from gpuyard.slicing.mps_trial import past_library, probe
@@ -32,9 +33,22 @@ _BOUNDED_WAYS: Final = ("plain", "async", "physical")
 
 
 def try_kernel(keeper: SliceKeeper, card_uuids: Sequence[str]) -> dict[str, Why | None]:
-    """Why the driver's limits do not hold on a card, by UUID; None where they do. Cards are tried at the same time."""
+    """Why the driver's limits do not hold on a card, by UUID; None where they do. Cards are tried at the same time, and
+    those that programs use now are left alone: trying would take memory from them. Where those are of an earlier yard,
+    and the driver holds them as it was told, it was seen to hold."""
+    if keeper.kernel is None:
+        return dict.fromkeys(card_uuids, Said("trial.kernel_absent"))
+    try:
+        look = card_look(keeper.driver.bare(), keeper.kernel.asked())
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        return dict.fromkeys(card_uuids, why(error))
+    told: dict[str, Why | None] = dict.fromkeys(keeper.kernel.well_held(look.limits).intersection(card_uuids))
+    servers = keeper.mps.is_server if keeper.mps is not None else lambda _: False
+    busy = {use.card_uuid for use in look.uses if not servers(use.pid)} - set(told)
+    told |= {uuid: Said("trial.kernel_busy") for uuid in busy.intersection(card_uuids)}
+    free = [uuid for uuid in card_uuids if uuid not in told]
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        return dict(zip(card_uuids, pool.map(lambda uuid: _try(keeper, uuid), card_uuids), strict=True))
+        return told | dict(zip(free, pool.map(lambda uuid: _try(keeper, uuid), free), strict=True))
 
 
 def _try(keeper: SliceKeeper, uuid: str) -> Why | None:

@@ -123,6 +123,12 @@ class MpsCards:
         own = partitions.of_unit(unit, ceiling.compute_ppm)
         return variables | partitions.variable(own), own.multiprocessors
 
+    def is_server(self, pid: int) -> bool:
+        """Whether the process is the server of a card under MPS here."""
+        with suppress(OSError, subprocess.SubprocessError):
+            return any(pid in self.daemon(card).servers() for card in self.held())
+        return False
+
     def is_divided(self, card_uuid: str) -> bool:
         """Whether the card has static partitions while it is under MPS, or will have."""
         return card_uuid in self.partition or self._daemon(card_uuid).partitioned

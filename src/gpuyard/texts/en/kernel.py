@@ -41,5 +41,6 @@ TEXTS: dict[str, str] = {
     "trial.mps_busy": "programs use it now, and MPS would lock them out",
     "trial.mps_multiprocessors": "a program sees {seen} multiprocessors, and its share is {most}",
     "trial.mps_unplaced_get_in": "a program that names no partition gets in",
+    "trial.kernel_busy": "programs use it now, and trying would take memory from them",
     "trial.mps_others_get_in": "a program that is no client of MPS gets in beside it",
 }

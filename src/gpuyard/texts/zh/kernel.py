@@ -41,5 +41,6 @@ TEXTS: dict[str, str] = {
     "trial.mps_busy": "现在有程序在用此卡，MPS 会把它们挡在外面",
     "trial.mps_multiprocessors": "程序看到 {seen} 个多处理器，而其份额是 {most}",
     "trial.mps_unplaced_get_in": "没有指明分区的程序也能使用",
+    "trial.kernel_busy": "现在有程序在用此卡，试验会占用它们的显存",
     "trial.mps_others_get_in": "不是 MPS 客户端的程序也能同时使用此卡",
 }
