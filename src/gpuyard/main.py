@@ -311,13 +311,13 @@ def _started(
     )
 
 
-def emulate(cards: str, command: Sequence[str], virtual: bool) -> int:
+def emulate(cards: str, command: Sequence[str], virtual: bool, driver: str | None = None) -> int:
     """Runs a command on emulated cards; its exit code. Raises YardError for cards that there are not."""
     from gpuyard.model.errors import YardError
     from gpuyard.testing.running import emulate as run_on
 
     try:
-        return run_on(cards, command, "virtual" if virtual else "real")
+        return run_on(cards, command, "virtual" if virtual else "real", driver)
     except ValueError as error:
         raise YardError("invalid_request", reason=str(error)) from error
     except OSError as error:

@@ -20,6 +20,7 @@ TEXTS: dict[str, str] = {
     "guarantee.kernel_faults": "A fault or a reset of the card reaches everyone on it; where MPS holds compute, one program's fatal fault ends all programs under MPS on the card.",
     "guarantee.kernel_managed": "Managed memory of a program that goes around the library is not counted by the driver where it lies on the host.",
     "guarantee.kernel_root": "A plain process runs as the yard's own user, root, and could change its limit or leave its group: within seconds that is put right and told as an event.",
+    "cli.emulate.driver": "The version that the driver says it is; from 615 on it limits device memory by cgroup.",
     "cli.up.kernel_limits": "Have the driver itself limit the memory of slices (NVIDIA 615 and newer, root). Without either word: wherever that is seen to work.",
     "cli.doctor.kernel_limits": "Try too whether the driver's own memory limits hold slices; on simulated cards, give the emulated driver such limits.",
     "cli.verify.memory_past": "memory past the library ({way})",

@@ -20,6 +20,7 @@ TEXTS: dict[str, str] = {
     "guarantee.kernel_faults": "卡的故障或复位会波及卡上所有人；由 MPS 限制算力时，一个程序的致命错误会结束该卡上所有在 MPS 下运行的程序。",
     "guarantee.kernel_managed": "绕过库的程序的托管内存位于主机上时，驱动不计入上限。",
     "guarantee.kernel_root": "普通进程以算力场自己的用户 root 运行，可以修改自己的上限或离开自己的组：几秒之内会被纠正，并作为事件告知。",
+    "cli.emulate.driver": "驱动自称的版本；615 及以上按 cgroup 限制显存。",
     "cli.up.kernel_limits": "由驱动本身限制切片的显存（NVIDIA 615 及以上，需要 root）。两个选项都不写：在确认有效处使用。",
     "cli.doctor.kernel_limits": "同时试验驱动自身的显存上限能否约束切片；对模拟的卡，则让模拟的驱动具备此上限。",
     "cli.verify.memory_past": "绕过库得到的显存（{way}）",
