@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuyard.cli.host import UpOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from gpuyard.control.yard import Yard
     from gpuyard.engines.local import LocalEngine
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gpuyard.engines.volumes.protocol import Volumes
     from gpuyard.hardware.probe import Finding, Probe
     from gpuyard.model.fleet import Card
-    from gpuyard.model.said import Said, Why
     from gpuyard.model.times import Clock
     from gpuyard.slicing.cdi import DriverInside
     from gpuyard.slicing.drivers import Driver
@@ -146,6 +145,7 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bo
     cards = [card for probe in yard.probes for node in probe.probe().nodes for card in node.cards]
     if not cards or yard.engine.default == "simulated":
         return
+    from gpuyard.limiting import scratch_groups, try_kernel_on, unit_groups
     from gpuyard.slicing.building import PROBE
     from gpuyard.slicing.keeper import DRIVER_INSIDE, LIBRARIES_INSIDE
 
@@ -156,7 +156,7 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bo
     if keeper.mps is not None:
         keeper.mps.contained = yard.engine.default == "container"
     under_mps, told = try_mps_on(keeper, held, mps)
-    groups = _unit_groups(yard.engine)
+    groups = unit_groups(yard.engine)
     with scratch_groups() if groups is None else nullcontext(groups) as groups:
         by_kernel, limited = try_kernel_on(keeper, held, under_mps, groups, kernel_limits)
     yard.engine.findings = (finding, told, limited)
@@ -185,29 +185,11 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bo
     yard.engine.strangers = keeper.strangers
     yard.engine.watch_mps = keeper.watch_mps
     if keeper.kernel is not None:
-        yard.engine.limit_changes = keeper.kernel.changes
+        yard.engine.limit_changes, yard.engine.lost_limits = keeper.kernel.changes, keeper.kernel.lost_cards
     yard.engine.multiprocessors = keeper.multiprocessors
+    yard.engine.given = keeper.given_multiprocessors
     yard.engine.on_close(keeper.end_mps)
     yard.engine.on_each_runtime(enforce)
-
-
-@contextmanager
-def scratch_groups() -> Iterator[tuple[Path, Path] | None]:
-    """A place for cgroups (v2) that are only tried in, and where those are mounted; None where there is none."""
-    import os
-
-    from gpuyard.engines.process.cgroup import unified_mount
-
-    mount = unified_mount()
-    folder = Path(mount or "/", f"gpuyard-trial-{os.getpid()}")
-    if mount is None or not os.access(mount, os.W_OK):
-        yield None
-        return
-    try:
-        yield folder, Path(mount)  # made with the first group in it
-    finally:
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def find_driver_inside(keeper: SliceKeeper, simulated: bool, cards: frozenset[str]) -> DriverInside | None:
@@ -226,14 +208,6 @@ def find_driver_inside(keeper: SliceKeeper, simulated: bool, cards: frozenset[st
     return DriverInside(Library(cuda, usual / cuda.name), nvml and Library(nvml, usual / nvml.name), cards)
 
 
-def _unit_groups(engine: LocalEngine) -> tuple[Path, Path] | None:
-    """Where plain processes have their cgroups (v2), and where those are mounted."""
-    from gpuyard.engines.process.runtime import ProcessRuntime
-
-    runtime = engine.runtimes.get("process")
-    return runtime.unit_groups if isinstance(runtime, ProcessRuntime) else None
-
-
 def try_slices(
     cards: Sequence[Card], state: Path, simulated: bool, kernel_limits: bool | None = None
 ) -> tuple[SliceKeeper | None, frozenset[str], Finding]:
@@ -242,6 +216,7 @@ def try_slices(
     the last time."""
     from gpuyard.hardware.amd import is_amd
     from gpuyard.hardware.probe import Finding
+    from gpuyard.limiting import reasons
     from gpuyard.model.errors import YardError
     from gpuyard.slicing.keeper import SliceKeeper
     from gpuyard.slicing.trial import try_ways, why
@@ -257,7 +232,7 @@ def try_slices(
     except (YardError, ValueError, OSError) as error:
         return None, frozenset(), Finding("slices", False, {"detail": why(error)})
     held = frozenset(uuid for uuid, why in told.items() if why is None)
-    params = {"cards": len(held), "detail": _reasons(told), "by": "preload" if keeper.preload else "library_path"}
+    params = {"cards": len(held), "detail": reasons(told), "by": "preload" if keeper.preload else "library_path"}
     return keeper, held, Finding("slices", bool(held), params)
 
 
@@ -265,6 +240,7 @@ def try_mps_on(keeper: SliceKeeper, cards: frozenset[str], wanted: bool) -> tupl
     """On which of these cards MPS holds slices, and what the doctor says of it. It is tried where it is wanted, and on
     cards that an earlier yard left under it: their programs run on."""
     from gpuyard.hardware.probe import Finding
+    from gpuyard.limiting import aside, reasons
     from gpuyard.model.said import Said
     from gpuyard.slicing.mps_trial import try_mps
 
@@ -275,54 +251,10 @@ def try_mps_on(keeper: SliceKeeper, cards: frozenset[str], wanted: bool) -> tupl
         return left, Finding("mps", None)
     told = try_mps(keeper, sorted(cards if wanted else left))
     held = frozenset(uuid for uuid, why in told.items() if why is None)
-    detail = _reasons(told)
+    detail = reasons(told)
     if held:
-        return held | left, Finding("mps", True, {"cards": len(held), "detail": _aside(detail)})
+        return held | left, Finding("mps", True, {"cards": len(held), "detail": aside(detail)})
     return left, Finding("mps", False, {"detail": detail or Said("trial.no_card")})
-
-
-def try_kernel_on(
-    keeper: SliceKeeper,
-    cards: frozenset[str],
-    under_mps: frozenset[str],
-    groups: tuple[Path, Path] | None,
-    wanted: bool | None,
-) -> tuple[frozenset[str], Finding]:
-    """On which of these cards the driver itself holds the memory of slices, and what the doctor says of it. It is tried
-    unless it is not wanted: a limit touches nobody but the group that has it. `groups`: where units have their cgroups,
-    and where those are mounted."""
-    from gpuyard.hardware.probe import Finding
-    from gpuyard.model.said import Said
-    from gpuyard.slicing.kernel_limits import KernelLimits, missing_for, pass_on
-    from gpuyard.slicing.kernel_trial import try_kernel
-
-    units, mount = groups or (None, None)
-    lacking = missing_for(keeper.driver, units, mount)
-    if lacking is not None or units is None or mount is None or keeper.driver.groups is None:
-        return frozenset(), Finding("kernel_limits", False if wanted else None, {"detail": lacking})
-    keeper.hold_by_kernel(KernelLimits(keeper.driver, units, mount, keeper.driver.groups))
-    keeper.kernel_under_mps = under_mps
-    if wanted is False:
-        return frozenset(), Finding("kernel_limits", None, {"detail": Said("kernel_limits.off")})
-    if wanted:
-        pass_on(units, mount)
-    told = try_kernel(keeper, sorted(cards))
-    held = frozenset(uuid for uuid, why in told.items() if why is None)
-    detail = _reasons(told) or (Said("trial.no_card"),)
-    if not held:
-        return held, Finding("kernel_limits", False if wanted else None, {"detail": detail})
-    return held, Finding("kernel_limits", True, {"cards": len(held), "detail": _aside(_reasons(told))})
-
-
-def _reasons(told: Mapping[str, Why | None]) -> tuple[Why, ...]:
-    """Each reason once."""
-    return tuple({repr(why): why for why in told.values() if why is not None}.values())
-
-
-def _aside(reasons: tuple[Why, ...]) -> Said | str:
-    from gpuyard.model.said import Said
-
-    return Said("trial.aside", {"detail": reasons}) if reasons else ""
 
 
 def _emulator(cards: Sequence[Card], state: Path, kernel_limits: bool | None) -> Driver:

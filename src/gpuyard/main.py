@@ -348,13 +348,13 @@ def inventory(options: UpOptions) -> Callable[[], Mapping[str, Any]]:
     return Examiner(options, doctor).look
 
 
-def emulate(cards: str, command: Sequence[str], virtual: bool) -> int:
+def emulate(cards: str, command: Sequence[str], virtual: bool, driver: str | None = None) -> int:
     """Runs a command on emulated cards; its exit code. Raises YardError for cards that there are not."""
     from gpuyard.model.errors import YardError
     from gpuyard.testing.running import emulate as run_on
 
     try:
-        return run_on(cards, command, "virtual" if virtual else "real")
+        return run_on(cards, command, "virtual" if virtual else "real", driver)
     except ValueError as error:
         raise YardError("invalid_request", reason=str(error)) from error
     except OSError as error:
@@ -373,19 +373,13 @@ def doctor(options: UpOptions) -> DoctorReport:
     import shutil
     import tempfile
 
-    from gpuyard.adapters import (
-        find_driver_inside,
-        find_encryption,
-        scratch_groups,
-        try_kernel_on,
-        try_mps_on,
-        try_slices,
-    )
+    from gpuyard.adapters import find_driver_inside, find_encryption, try_mps_on, try_slices
     from gpuyard.engines.container.sockets import find_socket
     from gpuyard.hardware.confidential import find_confidential
     from gpuyard.hardware.probe import Finding
     from gpuyard.hardware.simulated import SimulatedProbe
     from gpuyard.hardware.this_machine import MachineProbe
+    from gpuyard.limiting import scratch_groups, try_kernel_on
     from gpuyard.model.slices import SliceShape
     from gpuyard.slicing.ladder import guarantee
 

@@ -334,3 +334,27 @@ def test_looking_after_limits_costs_no_look_at_nvml_of_its_own(shop: LimitedShop
     calls = shop.machine.inject("nvmlDeviceGetCount_v2", 0, times=1000)
     shop.keeper.strangers()
     assert shop.machine.hits(calls) == 1
+
+
+def test_the_trial_takes_no_memory_from_programs_that_run(shop: LimitedShop, program: Path) -> None:
+    cards = [card.uuid for card in shop.machine.cards]
+    shop.holder(UNIT, shop.limited(UNIT))  # of an earlier yard, and held
+    bare = {**os.environ, **shop.keeper.driver.bare(), "CUDA_VISIBLE_DEVICES": cards[1]}
+    outsider = shop.start(bare, "hold", HALF_GIB)
+    assert outsider.stdout is not None
+    outsider.stdout.readline()
+    assert try_kernel(shop.keeper, cards) == {cards[0]: None, cards[1]: Said("trial.kernel_busy")}
+    shop.limit_file(UNIT).unlink()
+    assert try_kernel(shop.keeper, cards[:1]) == {cards[0]: Said("trial.kernel_busy")}
+
+
+def test_nothing_is_claimed_on_a_card_whose_limit_is_lost_until_it_is_set_again(shop: LimitedShop) -> None:
+    shop.holder(UNIT, shop.limited(UNIT))
+    assert shop.keeper.kernel is not None
+    shop.limit_file(UNIT).unlink()
+    refused = shop.machine.inject("nvmlDeviceSetMemoryLimits_v1", 999, times=1000)
+    shop.keeper.strangers()
+    assert shop.keeper.kernel.lost_cards() == {shop.machine.cards[0].uuid}
+    shop.machine.withdraw(refused)
+    shop.keeper.strangers()
+    assert shop.keeper.kernel.lost_cards() == frozenset()

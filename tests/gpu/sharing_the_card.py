@@ -9,7 +9,9 @@ from typing import Any
 
 from bench_of_cards import Bench, has_torch
 
+from gpuyard.hardware.probe import Finding
 from gpuyard.slicing.shared_files import ComputeMode
+from gpuyard.texts import in_words
 
 Told = tuple[bool | None, dict[str, Any]]
 GIB = 1 << 30
@@ -107,7 +109,10 @@ def mps(bench: Bench) -> Told:
         return None, {"nvidia-cuda-mps-control": "is not on this machine"}
     keeper = SliceKeeper(bench.folder / "mps", bench.driver)
     why = try_mps(keeper, [bench.uuid])[bench.uuid]
-    told: dict[str, Any] = {"multiprocessors": keeper.multiprocessors.get(bench.uuid), "trial": why or "it holds"}
+    told: dict[str, Any] = {
+        "multiprocessors": keeper.multiprocessors.get(bench.uuid),
+        "trial": in_words(why, "en") or "it holds",
+    }
     if why is not None:
         return None, told  # no root, another program on the card: nothing is claimed there
     try:
@@ -134,7 +139,24 @@ def memory_limits_of_the_driver(bench: Bench) -> Told:
             ["nvidia-smi", "memory-limits", "-h"], capture_output=True, text=True, timeout=30, check=False
         )
         told["nvidia-smi memory-limits"] = (done.stdout or done.stderr).strip().splitlines()[:1]
-    return None, told
+    held, finding = _limited_by_the_driver(bench, frozenset())
+    told["trial"] = {name: in_words(value, "en") for name, value in finding.params.items()}
+    if bench.driver.mps_control is not None and held:  # static partitions, too
+        _, finding = _limited_by_the_driver(bench, held)
+        told["trial under MPS"] = {name: in_words(value, "en") for name, value in finding.params.items()}
+    return bool(held) or None, told
+
+
+def _limited_by_the_driver(bench: Bench, under_mps: frozenset[str]) -> tuple[frozenset[str], Finding]:
+    from gpuyard.limiting import scratch_groups, try_kernel_on
+    from gpuyard.slicing.keeper import SliceKeeper
+    from gpuyard.slicing.mps_trial import multiprocessors
+
+    keeper = SliceKeeper(bench.folder / "limits", bench.driver)
+    if under_mps:
+        keeper.multiprocessors.update(multiprocessors(bench.driver, [bench.uuid]))
+    with scratch_groups() as groups:
+        return try_kernel_on(keeper, frozenset({bench.uuid}), under_mps, groups, True)
 
 
 STEPS = (time_alone, time_together, whole_slice, split, split_with_graphs, mps, memory_limits_of_the_driver)

@@ -32,6 +32,13 @@ def test_a_program_finds_the_cards_that_were_asked_for() -> None:
     assert (done.returncode, "H100" in done.stdout) == (0, True), done.stderr
 
 
+def test_the_driver_has_the_version_that_was_asked_for() -> None:
+    ask = "import pynvml as n; n.nvmlInit(); print(n.nvmlSystemGetDriverVersion())"
+    assert emulate("--driver", "615.71.09", "--", sys.executable, "-c", ask).stdout == "615.71.09\n"
+    refused = emulate("--driver", "new", "--", "true")
+    assert (refused.returncode, "digits and points" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(("command", "code"), [(("sh", "-c", "exit 7"), 7), (("sh", "-c", "kill -9 $$"), 137)])
 def test_its_exit_code_is_the_programs(command: tuple[str, ...], code: int) -> None:
     assert emulate("--", *command).returncode == code

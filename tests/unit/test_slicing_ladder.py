@@ -7,7 +7,7 @@ import pytest
 from gpuyard.model.fleet import Card
 from gpuyard.model.slices import FRACTIONS, Guarantee, SliceShape
 from gpuyard.model.units import GIB
-from gpuyard.slicing.ladder import guarantee, left_open
+from gpuyard.slicing.ladder import NOWHERE, guarantee, left_open
 from gpuyard.texts import LANGUAGES, text
 
 
@@ -89,6 +89,31 @@ def test_what_mps_leaves_open_is_told_the_faults_that_it_spreads_too(runtime: st
     verdict = guarantee(a_card(simulated=False), a_shape(4), runtime, here, here)
     assert {"mps_bypass", "mps_faults", "bandwidth"} <= set(verdict.not_protected)
     assert ("device" in verdict.not_protected) == (runtime == "process")
+
+
+@pytest.mark.parametrize("runtime", ["process", "container"])
+def test_kernel_is_said_of_fractions_alone_and_only_where_library_and_limits_were_both_seen_to_hold(
+    runtime: str,
+) -> None:
+    card, here, nowhere = a_card(simulated=False), frozenset({"GPU-1"}), frozenset[str]()
+    levels = {
+        (shim == here, kernel == here, parts): guarantee(card, a_shape(parts), runtime, shim, mps, kernel).guarantee
+        for shim, mps, kernel, parts in product((here, nowhere), (here, nowhere), (here, nowhere), (1, 4))
+    }
+    assert [case for case, level in levels.items() if level is Guarantee.KERNEL] == [(True, True, 4)]
+
+
+@pytest.mark.parametrize("runtime", ["process", "container"])
+@pytest.mark.parametrize("mps", [NOWHERE, HELD])
+def test_kernel_leaves_compute_open_to_whoever_goes_around_and_limits_to_root(
+    runtime: str, mps: frozenset[str]
+) -> None:
+    verdict = guarantee(a_card(simulated=False), a_shape(4), runtime, HELD, mps, HELD)
+    assert verdict.because == ("kernel_mps" if mps else "kernel_held")
+    assert {"kernel_compute", "kernel_faults", "kernel_managed", "bandwidth"} <= set(verdict.not_protected)
+    assert ("kernel_root" in verdict.not_protected) == (runtime == "process")
+    for key in (verdict.because, *verdict.not_protected):
+        assert all(f"guarantee.{key}" in texts for texts in LANGUAGES.values())
 
 
 @pytest.mark.parametrize(("level", "runtime"), list(product(Guarantee, ("process", "container"))))

@@ -10,6 +10,7 @@ import pytest
 
 import gpuyard
 from gpuyard.model.errors import STATUS_BY_CODE, YardError
+from gpuyard.model.said import Said
 from gpuyard.texts import LANGUAGES, language_of_environment, language_of_header, text
 
 EN, ZH = LANGUAGES["en"], LANGUAGES["zh"]
@@ -131,3 +132,13 @@ def test_the_api_answers_in_the_language_that_is_asked_for(header: str | None, l
 
 def test_a_sentence_that_is_missing_shows_its_key_rather_than_nothing() -> None:
     assert "no.such.key" in text("no.such.key", "zh", fact=1)
+
+
+def test_a_fact_that_is_a_sentence_is_told_in_the_readers_language() -> None:
+    why = (Said("trial.mps_busy"), Said("trial.got_more", {"got": 3, "way": "plain", "most": 2}), "exit code 3")
+    english = text("doctor.mps.missing", "en", detail=why)
+    assert "programs use it now, and MPS would lock them out; a program gets 3 bytes (plain) of 2; exit" in english
+    chinese = text("doctor.mps.missing", "zh", detail=why)
+    assert "现在有程序在用此卡" in chinese
+    assert "；程序以 plain 方式得到 3 字节" in chinese
+    assert "programs" not in chinese

@@ -38,7 +38,7 @@ async def verify(
     runtime = caller.yard.engine.get(found.runtime)
     engine = caller.yard.engine
     printed = await _printed(runtime, lease.unit_name, (program, str(TRY_MILLISECONDS)))
-    checks = judge(lease.slices, printed, engine.multiprocessors, engine.mps_on(found.runtime))
+    checks = judge(lease.slices, printed, engine.multiprocessors, engine.given(lease.unit_name))
     driver = engine.drivers.get(found.runtime)
     if driver is not None and any(cut.guarantee is Guarantee.KERNEL for cut in lease.slices):
         engine.trying.add(lease.unit_name)

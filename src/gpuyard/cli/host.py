@@ -142,11 +142,12 @@ class SimulateOptions:
 @dataclass(frozen=True, slots=True)
 class HostCommands:
     """`up` runs a yard until it is told to stop; `doctor` looks at this machine without one; `emulate` runs a command
-    on emulated cards (SPEC, command, on virtual time) and gives its exit code; `sums` are worked out here."""
+    on emulated cards (SPEC, command, on virtual time, driver version) and gives its exit code; `sums` are worked out
+    here."""
 
     up: Callable[[UpOptions, Callable[[Started], None]], None]
     doctor: Callable[[UpOptions], DoctorReport]
-    emulate: Callable[[str, Sequence[str], bool], int]
+    emulate: Callable[[str, Sequence[str], bool, str | None], int]
     # looks at this machine's cards, as it is to be told to a yard; again and again
     inventory: Callable[[UpOptions], Callable[[], Mapping[str, Any]]]
     sums: MoneySums

@@ -67,6 +67,11 @@ def update_fleet(yard: Yard, now_us: int) -> None:
     yard.roster = _roster(yard, nodes)
 
 
+def offer_anew(yard: Yard) -> None:
+    """The same fleet, with the guarantees that hold now."""
+    yard.roster = _roster(yard, list(yard.roster.nodes))
+
+
 def _roster(yard: Yard, nodes: list[Node]) -> Roster:
     kind = yard.engine.default
     engine = yard.engine

@@ -4,13 +4,15 @@ the group that has it. Whoever looks for strangers on the cards sees it, and put
 
 from __future__ import annotations
 
+from gpuyard.control.fleet_watch import offer_anew
 from gpuyard.control.yard import Yard
 from gpuyard.model.events import Event
 from gpuyard.store import events, leases
 
 
 def tell_of_limits(yard: Yard, now_us: int) -> None:
-    """Appends an event for each: `slice.limit_restored`, or `slice.limit_lost` where that did not work, once."""
+    """Appends an event for each: `slice.limit_restored`, or `slice.limit_lost` where that did not work, once. On such a
+    card nothing is `kernel` until it does."""
     found = yard.engine.limit_changes()
     if not found:
         return
@@ -26,3 +28,4 @@ def tell_of_limits(yard: Yard, now_us: int) -> None:
                 kind, data = "slice.limit_lost", {**data, "reason": change.reason}
             told.append(Event(kind, subject, now_us, tenant_id, data=data))
         events.append(c, told)
+    offer_anew(yard)  # where a limit was lost, none is offered that nobody holds

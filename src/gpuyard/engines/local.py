@@ -36,6 +36,9 @@ class LocalEngine:
         self.kernel_cards: dict[str, frozenset[str]] = {}  # those on which the driver was seen to hold their memory
         self.limit_changes: Callable[[], Sequence[LimitChange]] = tuple  # limits that were not as they should be
         self.multiprocessors: Mapping[str, int] = {}  # of each card, where it matters
+        self.lost_limits: Callable[[], frozenset[str]] = frozenset  # cards on which one could not be set again
+        # How many of them a unit's slices were given, by card; of cards under MPS alone.
+        self.given: Callable[[str], Mapping[str, int]] = lambda _: {}
         self.watch_mps: Callable[[], Sequence[Restart]] = tuple  # looks after MPS's daemons; those that had died
         self.volumes: Volumes | None = None  # those that are encrypted; None: this engine knows none
         self.findings: tuple[Finding, ...] = ()  # what the runtimes found of this machine
@@ -59,7 +62,7 @@ class LocalEngine:
 
     def kernel_on(self, kind: str) -> frozenset[str]:
         """The cards (by UUID) on which the driver itself holds units of that runtime to their memory."""
-        return self.kernel_cards.get(kind, frozenset())
+        return self.kernel_cards.get(kind, frozenset()) - self.lost_limits()
 
     def on_each_runtime(self, prepare: Callable[[Runtime], None]) -> None:
         """Does this with every runtime that is here, and with each that joins later before it runs anything."""

@@ -146,7 +146,7 @@ def _build_probe(out: Path, compiler: Sequence[str]) -> None:
 
 def _build_mps_control(out: Path, generated: Path, compiler: Sequence[str]) -> None:
     folder = NATIVE / "emulator"
-    sources = [folder / "mps_control.c", *sorted(folder.glob("device*.c"))]
+    sources = [*sorted(folder.glob("mps_*.c")), *sorted(folder.glob("device*.c"))]
     subprocess.run(  # noqa: S603 - as above
         [*compiler, *_FLAGS, f"-I{generated}", f"-I{folder}", *map(str, sources), "-o", str(out), "-lpthread", "-lrt"],
         check=True, capture_output=True, text=True,

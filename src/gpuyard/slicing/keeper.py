@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -113,7 +114,7 @@ class SliceKeeper:
             environment["LD_PRELOAD"] = ":".join(str(self.libraries / name) for name in names)
         for cut in slices:
             if self.mps is not None and self._is_under_mps(cut):
-                environment.update(_ceiling(cut).variables(str(self.mps.pipes(cut.card_uuid))))
+                environment.update(self._client(unit, cut)[0])
         return Cut(environment)
 
     def for_container(self, unit: str, slices: Sequence[Slice], driver: DriverInside) -> Cut:
@@ -148,7 +149,7 @@ class SliceKeeper:
             if self.mps is not None and self._is_under_mps(cut):
                 mounts.append(BindMount(self.mps.pipes(cut.card_uuid), _INSIDE / "mps", False))
                 mounts.append(BindMount(self.mps.shared_memory(cut.card_uuid), SHARED_MEMORY, False))
-                environment.update(_ceiling(cut).variables(str(_INSIDE / "mps")))
+                environment.update(self._client(unit, cut, _INSIDE / "mps")[0])
         if self.kernel is not None and self.kernel.limits.seen != REAL_MOUNT:
             seen = self.kernel.limits.seen  # which an emulated driver reads
             mounts.append(BindMount(seen, seen, True))
@@ -192,6 +193,13 @@ class SliceKeeper:
         """What a unit's slices hold; None where it has none. Raises YardError `shared_file_broken`."""
         ledger = self._root / unit / "ledger"
         return usage(ledger) if ledger.exists() else None
+
+    def given_multiprocessors(self, unit: str) -> dict[str, int]:
+        """How many multiprocessors of each card a unit's slices have under MPS."""
+        try:
+            return {card.uuid: card.multiprocessors for card in cards_of(self._root / unit / "slice") if card.mps_ppm}
+        except OSError:  # it has none
+            return {}
 
     def strangers(self) -> tuple[Stranger, ...]:
         """Processes of our units that use a card past their slice. Raises OSError where NVML does not answer."""
@@ -266,7 +274,7 @@ class SliceKeeper:
         told: list[Restart] = []
         for card in (held | set(self.ceilings())) if card_uuid is None else (card_uuid,):
             with self._nothing_changes([card]):
-                told += self.mps.watch(card, self.ceilings().get(card))
+                told += self.mps.watch(card, self.ceilings().get(card), self.units())
         return tuple(told)
 
     @contextmanager
@@ -298,7 +306,7 @@ class SliceKeeper:
             cards: list[SliceCard] = []
             for cut, clock in zip(slices, clocks, strict=True):
                 placed = clock if inside is None or clock is None else inside / "clocks" / cut.card_uuid
-                cards.append(self._card(cut, placed))
+                cards.append(self._card(unit, cut, placed))
             limits = SliceLimits(unit, cards, seen / "ledger", cuda, nvml)
             limits.check()
             folder.mkdir(exist_ok=True, mode=0o755)
@@ -309,16 +317,25 @@ class SliceKeeper:
             write_slice_file(folder / "slice", limits)
         return folder
 
-    def _card(self, cut: Slice, clock: Path | None) -> SliceCard:
+    def _card(self, unit: str, cut: Slice, clock: Path | None) -> SliceCard:
         # A slice that is smaller than a context holds none: its programs are told that there is no memory.
         memory = cut.shape.memory_bytes
         context, turn = min(self.driver.context_bytes, memory - 1), self.driver.turn_ns
         if not self._is_under_mps(cut):
             return SliceCard(cut.card_uuid, memory, cut.shape.compute_ppm, context, self._mode, clock, turn)
         # Its multiprocessors are its own, and its programs share the time of those. They take no turns with others.
-        own = allowed_multiprocessors(self.multiprocessors[cut.card_uuid], cut.shape.compute_ppm)
+        allowed = allowed_multiprocessors(self.multiprocessors[cut.card_uuid], cut.shape.compute_ppm)
+        own = self._client(unit, cut)[1] or allowed
         whole, cap, share = SHARE_WHOLE_PPM, ComputeMode.CAP, cut.shape.compute_ppm
         return SliceCard(cut.card_uuid, memory, whole, context, cap, clock, 0, own, share)
+
+    def _client(self, unit: str, cut: Slice, pipes: Path | None = None) -> tuple[dict[str, str], int | None]:
+        """The variables of a client of the card's MPS server, and how many multiprocessors it has, where they are its
+        own. Raises YardError `mps_unavailable`."""
+        try:
+            return self.mps.client(unit, cut.card_uuid, _ceiling(cut), pipes) if self.mps is not None else ({}, None)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise YardError("mps_unavailable", card=cut.card_uuid, reason=f"{unit}: {error}") from error
 
     def _is_under_mps(self, cut: Slice) -> bool:
         by_kernel = cut.guarantee is Guarantee.KERNEL and cut.card_uuid in self.kernel_under_mps
@@ -331,9 +348,11 @@ class SliceKeeper:
             return
         if self.kernel is None:
             raise YardError("kernel_unavailable", card=min(cards), reason=_NOT_HERE)
+        group = self.kernel.limits.group_of_unit(unit)
         try:
-            self.kernel.hold(unit, self.kernel.limits.group_of_unit(unit), cards)
+            self.kernel.hold(unit, group, cards)
         except OSError as error:
+            self.kernel.give_up(unit, group)
             raise YardError("kernel_unavailable", card=min(cards), reason=f"{unit}: {error}") from error
 
     def _hold_by_mps(self, unit: str, slices: Sequence[Slice]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -15,7 +15,9 @@ from gpuyard.model.errors import YardError
 from gpuyard.model.said import Said, Why
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.slicing.building import PROBE
+from gpuyard.slicing.escape import card_look
 from gpuyard.slicing.keeper import SliceKeeper
+from gpuyard.slicing.mps_partitions import PARTITION
 from gpuyard.slicing.mps_trial import past_library, probe
 from gpuyard.slicing.trial import why
 
@@ -31,9 +33,22 @@ _BOUNDED_WAYS: Final = ("plain", "async", "physical")
 
 
 def try_kernel(keeper: SliceKeeper, card_uuids: Sequence[str]) -> dict[str, Why | None]:
-    """Why the driver's limits do not hold on a card, by UUID; None where they do. Cards are tried at the same time."""
+    """Why the driver's limits do not hold on a card, by UUID; None where they do. Cards are tried at the same time, and
+    those that programs use now are left alone: trying would take memory from them. Where those are of an earlier yard,
+    and the driver holds them as it was told, it was seen to hold."""
+    if keeper.kernel is None:
+        return dict.fromkeys(card_uuids, Said("trial.kernel_absent"))
+    try:
+        look = card_look(keeper.driver.bare(), keeper.kernel.asked())
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        return dict.fromkeys(card_uuids, why(error))
+    told: dict[str, Why | None] = dict.fromkeys(keeper.kernel.well_held(look.limits).intersection(card_uuids))
+    servers = keeper.mps.is_server if keeper.mps is not None else lambda _: False
+    busy = {use.card_uuid for use in look.uses if not servers(use.pid)} - set(told)
+    told |= {uuid: Said("trial.kernel_busy") for uuid in busy.intersection(card_uuids)}
+    free = [uuid for uuid in card_uuids if uuid not in told]
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        return dict(zip(card_uuids, pool.map(lambda uuid: _try(keeper, uuid), card_uuids), strict=True))
+        return told | dict(zip(free, pool.map(lambda uuid: _try(keeper, uuid), free), strict=True))
 
 
 def _try(keeper: SliceKeeper, uuid: str) -> Why | None:
@@ -48,14 +63,18 @@ def _try(keeper: SliceKeeper, uuid: str) -> Why | None:
             command = keeper.mps.daemon(uuid).within(command)
         seen = {"CUDA_VISIBLE_DEVICES": uuid}
 
-        def run(name: str, past: bool) -> dict[str, Any]:
+        def run(name: str, past: bool, placed: bool = True) -> dict[str, Any]:
             client = {key: value for key, value in given[name].items() if key.startswith("CUDA_MPS_")}
+            if not placed:
+                client.pop(PARTITION)
             bare = past_library(keeper.driver, {**client, **seen})
             inside = {**os.environ, **given[name], **seen}
             return probe(limits.join(limits.group_of_unit(name), command), bare if past else inside)
 
         with ThreadPoolExecutor(max_workers=2) as both:
             past, neighbour = both.map(lambda name: run(name, True), (mine, beside))
+        if (told := _judge_partition(keeper, uuid, mine, past, run)) is not None:
+            return told
         return _judge(past, _BOUNDED_WAYS) or _judge(neighbour, _BOUNDED_WAYS) or _judge(run(mine, False), None)
     except (YardError, OSError, subprocess.TimeoutExpired, ValueError) as error:
         return why(error)
@@ -64,6 +83,19 @@ def _try(keeper: SliceKeeper, uuid: str) -> Why | None:
             limits.remove(limits.group_of_unit(name))
             keeper.release(name)
         keeper.watch_mps(uuid)
+
+
+def _judge_partition(
+    keeper: SliceKeeper, uuid: str, name: str, past: Mapping[str, Any], run: Callable[[str, bool, bool], dict[str, Any]]
+) -> Why | None:
+    """Where the card has static partitions: a program has the multiprocessors of its own, and none without one."""
+    partitions = keeper.mps.partitions(uuid) if keeper.mps is not None and uuid in keeper.kernel_under_mps else None
+    if partitions is None or "error" in past:
+        return None
+    own, seen = partitions.of_unit(name, _COMPUTE_PPM).multiprocessors, past["cards"][0]["multiprocessors"]
+    if not 0 < seen <= own:
+        return Said("trial.mps_multiprocessors", {"seen": seen, "most": own})
+    return None if "error" in run(name, True, False) else Said("trial.mps_unplaced_get_in")
 
 
 def _cut(keeper: SliceKeeper, name: str, uuid: str) -> Mapping[str, str]:

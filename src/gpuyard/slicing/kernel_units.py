@@ -84,6 +84,11 @@ class KernelUnits:
                 found[note.parent.name] = Held(content["group"], content["cards"])
         return found
 
+    def give_up(self, unit: str, group: str) -> None:
+        """Undoes `hold` for a unit that does not start."""
+        self.limits.remove(group)
+        self.end(unit)
+
     def end(self, unit: str) -> None:
         """After the unit: its limits go with its group. An unknown one is no error."""
         held = self.held().get(unit)
@@ -96,6 +101,20 @@ class KernelUnits:
     def asked(self) -> list[tuple[str, str]]:
         """What has to be looked at: cards and group folders, as NVML is asked for them."""
         return [(uuid, self.limits.folder(held.group)) for held in self.held().values() for uuid in held.cards]
+
+    def well_held(self, told: Mapping[tuple[str, str], GroupLimit | None]) -> frozenset[str]:
+        """The cards with units whose limits are all as they were noted. `told` as for `look`."""
+        right: dict[str, bool] = {}
+        for held in self.held().values():
+            for uuid, most in held.cards.items():
+                seen = told.get((uuid, self.limits.folder(held.group)))
+                right[uuid] = right.get(uuid, True) and seen is not None and seen.hard_bytes == most
+        return frozenset(uuid for uuid, well in right.items() if well)
+
+    def lost_cards(self) -> frozenset[str]:
+        """The cards on which a limit is not as it was noted, and could not be set again."""
+        with self._lock:
+            return frozenset(uuid for _, uuid, _ in self._lost if uuid is not None)
 
     def look(self, told: Mapping[tuple[str, str], GroupLimit | None], programs: Iterable[tuple[str, int]]) -> None:
         """Puts right what is not as it was noted. `told`: limits as NVML says they are now, for what was `asked`.

@@ -22,11 +22,13 @@ from typing import Final
 from gpuyard.slicing.compute_mode import CardMode, mode_of, set_mode
 from gpuyard.slicing.drivers import Driver
 from gpuyard.slicing.mps_daemon import SHARED_MEMORY, Ceiling, MpsDaemon
+from gpuyard.slicing.mps_partitions import Partitions
 
 log = logging.getLogger(__name__)
 
 _BEFORE: Final = "mode-before"
 _CARD: Final = "card"
+_PARTITIONED: Final = "partitioned"
 _RETRY_S: Final = 5.0  # whoever waits for a card asks more often, and each try takes its time
 
 
@@ -48,6 +50,8 @@ class MpsCards:
         self._program = program
         # Whether clients are containers alone: they then have a /dev/shm of their card's, and not the machine's.
         self.contained = False
+        # Where a daemon is to be started for static partitions. One that runs stays as it was started.
+        self.partition: set[str] = set()
         self._limits: dict[str, Ceiling] = {}
         self._shut: dict[str, str] = {}  # cards whose daemon could not be started, and why
         self._retry_at: dict[str, float] = {}  # and when that is tried again
@@ -77,7 +81,10 @@ class MpsCards:
             (folder / _CARD).write_text(card_uuid)
             partial = folder / f"{_BEFORE}.new"
             partial.write_text(str(mode_of(self._driver, card_uuid).value))
+            if card_uuid in self.partition:
+                (folder / _PARTITIONED).touch()
             partial.replace(folder / _BEFORE)
+            daemon = self._daemon(card_uuid)
             self._shut[card_uuid] = ""  # not open to clients yet
         if daemon.pid() is not None and self._limits.get(card_uuid) == ceiling and card_uuid not in self._shut:
             return
@@ -98,6 +105,33 @@ class MpsCards:
         self._shut.pop(card_uuid, None)
         self._retry_at.pop(card_uuid, None)
         self._limits[card_uuid] = ceiling
+
+    def partitions(self, card_uuid: str) -> Partitions | None:
+        """The static partitions of a card under MPS; None where it has none."""
+        daemon = self._daemon(card_uuid)
+        return Partitions(daemon) if daemon.partitioned else None
+
+    def client(
+        self, unit: str, card_uuid: str, ceiling: Ceiling, pipes: Path | None = None
+    ) -> tuple[dict[str, str], int | None]:
+        """The variables of a unit's programs on the card, and how many multiprocessors are its own there: None where it
+        has a share of them. `pipes`: where it sees the pipe directory. Raises OSError where it gets no partition."""
+        variables = ceiling.variables(str(pipes or self.pipes(card_uuid)))
+        partitions = self.partitions(card_uuid)
+        if partitions is None:
+            return variables, None
+        own = partitions.of_unit(unit, ceiling.compute_ppm)
+        return variables | partitions.variable(own), own.multiprocessors
+
+    def is_server(self, pid: int) -> bool:
+        """Whether the process is the server of a card under MPS here."""
+        with suppress(OSError, subprocess.SubprocessError):
+            return any(pid in self.daemon(card).servers() for card in self.held())
+        return False
+
+    def is_divided(self, card_uuid: str) -> bool:
+        """Whether the card has static partitions while it is under MPS, or will have."""
+        return card_uuid in self.partition or self._daemon(card_uuid).partitioned
 
     def let_go(self, card_uuid: str) -> None:
         """Ends the card's daemon and puts its compute mode back. Raises OSError where that cannot be done now."""
@@ -122,9 +156,9 @@ class MpsCards:
                 with suppress(OSError):
                     set_mode(self._driver, card, CardMode.EXCLUSIVE_PROCESS)
 
-    def watch(self, card_uuid: str, ceiling: Ceiling | None) -> tuple[Restart, ...]:
+    def watch(self, card_uuid: str, ceiling: Ceiling | None, units: Collection[str]) -> tuple[Restart, ...]:
         """Looks after one card: ends what no slice needs, and starts again what died. `ceiling` None: the card has no
-        slices under MPS."""
+        slices under MPS. `units`: those that have slices."""
         try:
             if ceiling is None:
                 self.let_go(card_uuid)
@@ -132,6 +166,8 @@ class MpsCards:
                 return tuple(self._revive(card_uuid, ceiling))
             else:
                 self.hold(card_uuid, ceiling)
+                if (partitions := self.partitions(card_uuid)) is not None:
+                    partitions.end_all_but(units)
         except (OSError, subprocess.SubprocessError) as error:
             log.warning("mps_card", extra={"card": card_uuid, "reason": str(error)})
         return ()
@@ -161,4 +197,5 @@ class MpsCards:
         folder = self._root / short
         name = f"gpuyard-mps-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
         own = SHARED_MEMORY / name if self.contained else None
-        return MpsDaemon(self._program, folder, card_uuid, self._driver.bare(), own)
+        partitioned = (folder / _PARTITIONED).exists()
+        return MpsDaemon(self._program, folder, card_uuid, self._driver.bare(), own, partitioned)

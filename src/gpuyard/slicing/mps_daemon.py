@@ -54,8 +54,8 @@ class Ceiling:
         return f"{-(-self.memory_bytes // MIB)}M"
 
     def variables(self, pipes: str) -> dict[str, str]:
-        """For a client that is to have so much. Device 0 is the only one that its daemon serves; to name one that is
-        not there would lift every limit."""
+        """For a client that is to have so much (its share does not count where there are partitions). Device 0 is the
+        only one that its daemon serves; to name one that is not there would lift every limit."""
         return {PIPES: pipes, SHARE: self.percentage, MEMORY: f"0={self.megabytes}"}
 
 
@@ -67,13 +67,15 @@ _MOUNTED: Final = 'mount --bind "$0" /dev/shm && exec "$@"'
 class MpsDaemon:
     """The daemon of one card. Nothing of it is kept here: every question is answered by what runs.
 
-    `shared_memory`: a folder that it and its clients have for /dev/shm instead of the machine's own."""
+    `shared_memory`: a folder that it and its clients have for /dev/shm instead of the machine's own. `partitioned`: it
+    is started for static partitions, and then shares do not count."""
 
     program: Path
     folder: Path
     card_uuid: str
     environment: Mapping[str, str]  # what the driver needs
     shared_memory: Path | None = None
+    partitioned: bool = False
 
     @property
     def pipes(self) -> Path:
@@ -115,7 +117,7 @@ class MpsDaemon:
             self.shared_memory.mkdir(exist_ok=True)
             self.shared_memory.chmod(0o1777)
         if self.pid() is None:
-            done = self._run(None, "-d")
+            done = self._run(None, "-d", *(["-S"] if self.partitioned else []))
             if done.returncode != 0:
                 raise OSError((done.stdout + done.stderr).strip()[-200:] or f"{self.program} -d: {done.returncode}")
         deadline = time.monotonic() + _START_TIMEOUT_S
@@ -131,7 +133,7 @@ class MpsDaemon:
     def limit(self, ceiling: Ceiling) -> None:
         """Bounds every client that comes from now on, and has a server ready for them. Raises OSError where the daemon
         says that it does not hold."""
-        share, memory = ceiling.percentage, ceiling.megabytes
+        share, memory = "100" if self.partitioned else ceiling.percentage, ceiling.megabytes
         self.ask(f"set_default_active_thread_percentage {share}")
         self.ask(f"set_default_device_pinned_mem_limit 0 {memory}")
         if not self.servers():

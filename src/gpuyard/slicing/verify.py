@@ -66,10 +66,10 @@ def judge(
     slices: Sequence[Slice],
     printed: bytes,
     multiprocessors: Mapping[str, int] = NONE,
-    under_mps: frozenset[str] = frozenset(),
+    under_mps: Mapping[str, int] = NONE,
 ) -> tuple[Check, ...]:
     """What held; under MPS the share is judged by how many of a card's `multiprocessors` (by its UUID) a program gets.
-    `under_mps`: where slices whose memory the driver holds have their compute held by MPS.
+    `under_mps`: how many the slice was given, where that is known: of cards whose memory the driver holds too.
 
     Raises YardError `verify_failed` where the program could not try anything, or did not say."""
     report = _report(printed)
@@ -83,20 +83,19 @@ def judge(
     for uuid, each in cut.items():
         if uuid not in seen:
             raise YardError("verify_failed", reason=f"{uuid}: not seen inside")
-        checks += _card(each, seen[uuid], multiprocessors.get(uuid), uuid in under_mps)
+        checks += _card(each, seen[uuid], multiprocessors.get(uuid), under_mps.get(uuid, 0))
     return tuple(checks)
 
 
-def _card(cut: Slice, told: Mapping[str, Any], multiprocessors: int | None, by_mps: bool) -> Iterator[Check]:
+def _card(cut: Slice, told: Mapping[str, Any], multiprocessors: int | None, own: int) -> Iterator[Check]:
     memory, share = cut.shape.memory_bytes, cut.shape.compute_ppm
     shown = int(told["shown_bytes"])
     yield Check("shown", "total", cut.card_uuid, memory, shown, shown <= memory)
     for way, got in told["granted_bytes"].items():
         yield Check("memory", way, cut.card_uuid, memory, got, None if got is None else got <= memory)
-    under_mps = cut.guarantee is Guarantee.MPS or (cut.guarantee is Guarantee.KERNEL and by_mps)
-    if under_mps:
-        got, most = int(told["multiprocessors"]), allowed_multiprocessors(multiprocessors or 0, share)
-        yield Check("multiprocessors", "all", cut.card_uuid, most, got, 0 < got <= most if multiprocessors else None)
+    if own or cut.guarantee is Guarantee.MPS:
+        got, most = int(told["multiprocessors"]), own or allowed_multiprocessors(multiprocessors or 0, share)
+        yield Check("multiprocessors", "all", cut.card_uuid, most, got, 0 < got <= most if most else None)
     elif share < SHARE_WHOLE_PPM:
         for way, got in told["measured_ppm"].items():
             held = None if got is None else got <= share + TOLERANCE_PPM

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -30,6 +31,7 @@ FOREVER: Final = 0xFFFFFFFF
 CUDA_LOST: Final = 719  # what every call answers after an Xid that took the card down
 DRIVER: Final = "580.95.05"
 LIMITING_DRIVER: Final = "615.71.09"
+_VERSION: Final = re.compile(r"\d{1,4}(\.\d{1,4}){0,3}")
 _LIMITS_FROM: Final = 615  # the first driver with memory limits by cgroup
 _LIVES_FROM: Final = 1 << 40  # each process locks the byte of its slot beyond this offset
 
@@ -101,6 +103,8 @@ class Machine:
         self._stays = file is not None
         self.path = file or self._root / f"machine-{uuid.uuid4().hex[:12]}"
         self._shape: Struct = layout().structs["emulator_file"]
+        if _VERSION.fullmatch(driver_version) is None:
+            raise ValueError(f"driver_version: digits and points such as {DRIVER}, not {driver_version[:40]!r}")
         limits = int(driver_version.partition(".")[0]) >= _LIMITS_FROM
         # Where `dmem.max` of the kernel's cgroup /a/b lies, at a/b: the kernel has none for cards that are not there.
         self.groups: Path | None = self.path.with_name(f"{self.path.name}.groups") if limits else None

@@ -1,8 +1,11 @@
 TEXTS: dict[str, str] = {
     "error.kernel_unavailable": "The driver does not hold the memory of the card {card} now: {reason}.",
-    "doctor.kernel_limits.ok": "The driver itself limits the memory of slices of {cards} cards, by cgroup: programs that bring their own libraries are limited too{detail}.",
+    "doctor.kernel_limits.ok": "The driver itself limits the memory of slices of {cards} cards, by cgroup: programs that bring their own libraries are limited too{detail}. Their compute is held by {compute}.",
     "doctor.kernel_limits.missing": "The driver's own memory limits were asked for and no slice is `kernel`: {detail}.",
     "doctor.kernel_limits.unknown": "The driver's own memory limits are not used, so no slice is `kernel`: {detail}.",
+    "kernel_limits.by_gate": "the library in each workload",
+    "kernel_limits.by_mps": "MPS, as a share of the multiprocessors",
+    "kernel_limits.by_partitions": "MPS, by static partitions of the multiprocessors",
     "kernel_limits.off": "they were turned off (--no-kernel-limits)",
     "kernel_limits.old_driver": "this driver has none; NVIDIA's drivers from 615 on (CUDA 13.4) have them",
     "kernel_limits.not_root": "only root sets them, so gpuyard has to run as root",
@@ -17,6 +20,7 @@ TEXTS: dict[str, str] = {
     "guarantee.kernel_faults": "A fault or a reset of the card reaches everyone on it; where MPS holds compute, one program's fatal fault ends all programs under MPS on the card.",
     "guarantee.kernel_managed": "Managed memory of a program that goes around the library is not counted by the driver where it lies on the host.",
     "guarantee.kernel_root": "A plain process runs as the yard's own user, root, and could change its limit or leave its group: within seconds that is put right and told as an event.",
+    "cli.emulate.driver": "The version that the driver says it is; from 615 on it limits device memory by cgroup.",
     "cli.up.kernel_limits": "Have the driver itself limit the memory of slices (NVIDIA 615 and newer, root). Without either word: wherever that is seen to work.",
     "cli.doctor.kernel_limits": "Try too whether the driver's own memory limits hold slices; on simulated cards, give the emulated driver such limits.",
     "cli.verify.memory_past": "memory past the library ({way})",
@@ -37,5 +41,7 @@ TEXTS: dict[str, str] = {
     "trial.mps_slices": "it has slices that MPS does not hold, whose programs it would lock out",
     "trial.mps_busy": "programs use it now, and MPS would lock them out",
     "trial.mps_multiprocessors": "a program sees {seen} multiprocessors, and its share is {most}",
+    "trial.mps_unplaced_get_in": "a program that names no partition gets in",
+    "trial.kernel_busy": "programs use it now, and trying would take memory from them",
     "trial.mps_others_get_in": "a program that is no client of MPS gets in beside it",
 }

@@ -1,8 +1,11 @@
 TEXTS: dict[str, str] = {
     "error.kernel_unavailable": "驱动目前无法限制卡 {card} 的显存：{reason}。",
-    "doctor.kernel_limits.ok": "驱动本身按 cgroup 限制 {cards} 张卡上切片的显存：自带库的程序也受限{detail}。",
+    "doctor.kernel_limits.ok": "驱动本身按 cgroup 限制 {cards} 张卡上切片的显存：自带库的程序也受限{detail}。算力由{compute}限制。",
     "doctor.kernel_limits.missing": "已要求使用驱动自身的显存上限，但没有切片是 `kernel`：{detail}。",
     "doctor.kernel_limits.unknown": "未使用驱动自身的显存上限，因此没有切片是 `kernel`：{detail}。",
+    "kernel_limits.by_gate": "每个负载中的库",
+    "kernel_limits.by_mps": " MPS（多处理器的份额）",
+    "kernel_limits.by_partitions": " MPS（多处理器的静态分区）",
     "kernel_limits.off": "已关闭（--no-kernel-limits）",
     "kernel_limits.old_driver": "此驱动不支持；NVIDIA 615 及以上版本的驱动（CUDA 13.4）支持",
     "kernel_limits.not_root": "只有 root 可以设置，因此 gpuyard 须以 root 运行",
@@ -17,6 +20,7 @@ TEXTS: dict[str, str] = {
     "guarantee.kernel_faults": "卡的故障或复位会波及卡上所有人；由 MPS 限制算力时，一个程序的致命错误会结束该卡上所有在 MPS 下运行的程序。",
     "guarantee.kernel_managed": "绕过库的程序的托管内存位于主机上时，驱动不计入上限。",
     "guarantee.kernel_root": "普通进程以算力场自己的用户 root 运行，可以修改自己的上限或离开自己的组：几秒之内会被纠正，并作为事件告知。",
+    "cli.emulate.driver": "驱动自称的版本；615 及以上按 cgroup 限制显存。",
     "cli.up.kernel_limits": "由驱动本身限制切片的显存（NVIDIA 615 及以上，需要 root）。两个选项都不写：在确认有效处使用。",
     "cli.doctor.kernel_limits": "同时试验驱动自身的显存上限能否约束切片；对模拟的卡，则让模拟的驱动具备此上限。",
     "cli.verify.memory_past": "绕过库得到的显存（{way}）",
@@ -37,5 +41,7 @@ TEXTS: dict[str, str] = {
     "trial.mps_slices": "卡上有不由 MPS 约束的切片，MPS 会把它们的程序挡在外面",
     "trial.mps_busy": "现在有程序在用此卡，MPS 会把它们挡在外面",
     "trial.mps_multiprocessors": "程序看到 {seen} 个多处理器，而其份额是 {most}",
+    "trial.mps_unplaced_get_in": "没有指明分区的程序也能使用",
+    "trial.kernel_busy": "现在有程序在用此卡，试验会占用它们的显存",
     "trial.mps_others_get_in": "不是 MPS 客户端的程序也能同时使用此卡",
 }

@@ -51,6 +51,7 @@ bool gy_mps_sees(uint32_t card);
 uint32_t gy_mps_rate(void);            /* its share of each card, in parts per million */
 uint64_t gy_mps_limit(uint32_t card);  /* bytes; 0: no limit */
 uint32_t gy_mps_multiprocessors(const gy_card *card); /* as this process sees them */
+bool gy_mps_placed(uint32_t card);     /* false for a client of partitions that names none of this card */
 uint32_t gy_mps_trouble(void);         /* what every call of a client answers whose server is gone, or failed */
 void gy_mps_failed(uint32_t result);   /* a client died of this, if it is an error that one dies of, and takes all others along */
 bool gy_may_open(uint32_t card);       /* whether the card's compute mode lets this process make a context */

@@ -15,6 +15,7 @@ enum { WHOLE_PPM = 1000000, RPC_FAILURE = 806, SERVER_NOT_READY = 807, FATAL_FRO
 static int server = -1; /* its slot, where this process is a client */
 static uint32_t own_ppm = WHOLE_PPM;
 static uint64_t own_limit[GY_MAX_CARDS];
+static int own_partition = -1;
 
 /* Through the folder's descriptor, because a socket's path may only be short. */
 int gy_mps_socket(const char *folder, const char *name, bool listens) {
@@ -73,6 +74,16 @@ static void read_limits(const char *wish, uint32_t cards) {
     memcpy(own_limit, limit, sizeof limit);
 }
 
+/* UUID/NAME; of the UUID its beginning is enough. */
+static int partition_named(const char *wish, uint32_t cards) {
+    for (uint32_t i = 0; wish && i < GY_EMULATOR_PARTITIONS; i++) {
+        const struct gy_emulator_partition *each = &gy_here->partitions[i];
+        const char *name = strchr(wish, '/');
+        if (each->in_use && name && !strcmp(name + 1, each->name) && cards >> each->card & 1) return (int)i;
+    }
+    return -1;
+}
+
 uint32_t gy_mps_join(void) {
     const char *folder = getenv("CUDA_MPS_PIPE_DIRECTORY"), *share = getenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
     char answer[64];
@@ -84,6 +95,11 @@ uint32_t gy_mps_join(void) {
     double percent = share ? atof(share) : 0;
     own_ppm = of->mps_ppm;
     if (percent > 0 && percent < 100 && (uint32_t)(percent * 10000) < own_ppm) own_ppm = (uint32_t)(percent * 10000);
+    own_partition = of->mps_static ? partition_named(getenv("CUDA_MPS_SM_PARTITION"), of->mps_cards) : -1;
+    if (own_partition >= 0) { /* the share that it asks for does not count */
+        const struct gy_emulator_partition *mine = &gy_here->partitions[own_partition];
+        own_ppm = (uint32_t)((uint64_t)mine->multiprocessors * WHOLE_PPM / gy_here->cards[mine->card].multiprocessors);
+    }
     memcpy(own_limit, of->mps_limit, sizeof own_limit);
     read_limits(getenv("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"), of->mps_cards);
     server = slot;
@@ -95,10 +111,11 @@ void gy_mps_enlist(int slot) {
     if (server < 0) return;
     gy_here->processes[slot].mps_role = GY_MPS_CLIENT;
     gy_here->processes[slot].mps_server = (uint32_t)server + 1;
+    gy_here->processes[slot].mps_static = (uint32_t)(own_partition + 1);
 }
 
 void gy_mps_forget(void) {
-    server = -1;
+    server = own_partition = -1;
     own_ppm = WHOLE_PPM;
     memset(own_limit, 0, sizeof own_limit);
 }
@@ -108,8 +125,14 @@ bool gy_mps_sees(uint32_t card) { return server < 0 || gy_here->processes[server
 uint32_t gy_mps_rate(void) { return own_ppm; }
 uint64_t gy_mps_limit(uint32_t card) { return own_limit[card]; }
 
+bool gy_mps_placed(uint32_t card) {
+    if (server < 0 || !gy_here->processes[server].mps_static) return true;
+    return own_partition >= 0 && gy_here->partitions[own_partition].card == card;
+}
+
 /* Multiprocessors are given out in pairs. */
 uint32_t gy_mps_multiprocessors(const gy_card *card) {
+    if (own_partition >= 0) return gy_here->partitions[own_partition].multiprocessors;
     if (own_ppm == WHOLE_PPM) return card->multiprocessors;
     uint32_t part = (uint32_t)((uint64_t)card->multiprocessors * own_ppm / WHOLE_PPM) & ~1u;
     return part ? part : 2;

@@ -1,6 +1,7 @@
 /* nvidia-cuda-mps-control of an emulated machine: with -d or -f the daemon of one pipe directory, without either the shell
- * that commands it, line by line from standard input. The daemon starts a server for the first client, or when it is told. */
-#include "device.h"
+ * that commands it, line by line from standard input. The daemon starts a server for the first client, or when it is told.
+ * With -S too, every client must name a static partition. */
+#include "mps_control.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,13 +20,15 @@
 static const char *folder;
 static int listening[2]; /* for clients, and for whoever may command */
 static int held = -1;     /* the folder's lock */
-static uint32_t cards, default_ppm = 1000000;
+static uint32_t default_ppm = 1000000;
+uint32_t gy_served;
 static uint64_t default_limit[GY_MAX_CARDS];
 static pid_t server;
 static int server_slot = -1;
 static uid_t server_user;
+bool gy_partitioned;
 
-static bool is_served(const gy_card *card, const char *wish) {
+bool gy_is_called(const gy_card *card, const char *wish) {
     const uint8_t *u = card->uuid;
     char text[41], index[8];
     snprintf(text, sizeof text, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3],
@@ -41,7 +44,7 @@ static bool is_served(const gy_card *card, const char *wish) {
 static void choose_cards(void) {
     const char *wish = getenv("CUDA_VISIBLE_DEVICES");
     for (uint32_t i = 0; i < gy_here->card_count; i++)
-        if (!gy_here->cards[i].unplugged && (!wish || is_served(&gy_here->cards[i], wish))) cards |= 1u << i;
+        if (!gy_here->cards[i].unplugged && (!wish || gy_is_called(&gy_here->cards[i], wish))) gy_served |= 1u << i;
 }
 
 static bool has_clients(void) {
@@ -62,15 +65,16 @@ static void serve(int told) {
     bool opens = slot >= 0;
     gy_here->arrived--;
     for (uint32_t i = 0; opens && i < gy_here->card_count; i++) {
-        if (!(cards >> i & 1)) continue;
+        if (!(gy_served >> i & 1)) continue;
         opens = gy_may_open(i);
         if (opens) gy_lane_on(i)->contexts = 1;
     }
     if (opens) {
         struct gy_emulator_process *me = &gy_here->processes[slot];
         me->mps_role = GY_MPS_SERVER;
-        me->mps_cards = cards;
+        me->mps_cards = gy_served;
         me->mps_ppm = default_ppm;
+        me->mps_static = gy_partitioned;
         memcpy(me->mps_limit, default_limit, sizeof default_limit);
     }
     gy_unlock();
@@ -124,7 +128,7 @@ static void join(FILE *answer, uid_t user) {
 
 static uint64_t *limit_of(unsigned device, uint64_t *limits) {
     for (uint32_t card = 0, seen = 0; card < GY_MAX_CARDS; card++)
-        if (cards >> card & 1 && seen++ == device) return &limits[card];
+        if (gy_served >> card & 1 && seen++ == device) return &limits[card];
     return NULL;
 }
 
@@ -193,7 +197,7 @@ static void command(FILE *answer, const char *line) {
         exit(0);
     } else {
         gy_lock();
-        bool known = command_server(answer, line);
+        bool known = gy_command_partitions(answer, line) || command_server(answer, line);
         gy_unlock();
         if (!known) fprintf(answer, "Unrecognized command: %s\n", line);
     }
@@ -252,6 +256,9 @@ static int become_daemon(bool in_background) {
     if (held < 0 || flock(held, LOCK_EX | LOCK_NB)) return puts("An instance of this daemon is already running"), 1;
     unlink("control"), unlink("control_privileged");
     choose_cards();
+    gy_lock();
+    gy_forget_partitions();
+    gy_unlock();
     listening[0] = gy_mps_socket(".", "control", true);
     listening[1] = gy_mps_socket(".", "control_privileged", true);
     if (listening[0] < 0 || listening[1] < 0 || chmod("control", 0666) || chmod("control_privileged", 0600)) return perror(folder), 1;
@@ -287,7 +294,14 @@ int main(int count, char **words) {
     folder = getenv("CUDA_MPS_PIPE_DIRECTORY");
     if (!folder || !*folder) folder = "/tmp/nvidia-mps";
     if (count == 1) return shell();
-    if (count == 2 && (!strcmp(words[1], "-d") || !strcmp(words[1], "-f"))) return become_daemon(words[1][1] == 'd');
-    fprintf(stderr, "usage: nvidia-cuda-mps-control [-d | -f]\n");
+    bool in_background = false, in_front = false;
+    for (int i = 1; i < count; i++) {
+        if (!strcmp(words[i], "-d")) in_background = true;
+        else if (!strcmp(words[i], "-f")) in_front = true;
+        else if (!strcmp(words[i], "-S") || !strcmp(words[i], "--static-partitioning")) gy_partitioned = true;
+        else in_background = in_front = true;
+    }
+    if (in_background != in_front) return become_daemon(in_background);
+    fprintf(stderr, "usage: nvidia-cuda-mps-control [-d | -f] [-S | --static-partitioning]\n");
     return 1;
 }

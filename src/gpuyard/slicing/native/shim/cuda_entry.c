@@ -22,6 +22,11 @@ static void after_fork(void) {
     gy_ledger_after_fork();
 }
 
+/* What pthread_atfork is made of, for glibc only: with a name that another C library lacks, its loader would end every program
+ * that meets this library, and could not say why. There is no such library's driver: start() has refused by then. */
+extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *) __attribute__((weak));
+extern void *__dso_handle;
+
 static const char *open_cuda(void *driver) {
     for (size_t i = 0; i < HOOKS; i++) {
         void *found = gy_real[hooks[i].index];
@@ -31,7 +36,7 @@ static const char *open_cuda(void *driver) {
         swaps[at].hook = hooks[i].hook;
     }
     const char *why = gy_gate_open(driver);
-    if (why == NULL) pthread_atfork(NULL, NULL, after_fork);
+    if (why == NULL) __register_atfork(NULL, NULL, after_fork, &__dso_handle);
     return why;
 }
 
