@@ -64,6 +64,7 @@ TEXTS: dict[str, str] = {
     "cli.machine.ask": "加入令牌",
     "cli.machine.name": "加入时使用的名称；默认为本机主机名。",
     "cli.machine.again": "即使本机已加入，也重新加入。",
+    "cli.machine.ca": "若算力场出示的是企业自有 CA 的证书，信任此 CA（PEM 文件）。",
     "cli.machine.state": "其密钥和证书所在目录（否则取自 $GPUYARD_MACHINE_STATE）。",
     "cli.machine.once": "只报告一次然后结束。",
     "cli.machine.joined": "已加入，身份为 {id}；密钥只在 {path} 中。请继续执行 `gpuyard machine run`。",
