@@ -153,6 +153,7 @@ class Box:
         identity = self.folder.identity()
         assert identity is not None
         context = ssl.create_default_context(cadata=identity.joined.authorities)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT  # as newer versions of Python do by themselves
         context.load_cert_chain(identity.file)
         return context
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gpuyard.access.machines import MOST_REQUEST_BYTES
 from gpuyard.api import schemas
+from gpuyard.control.machines.inviting import MOST_US
 
 # What a machine tells is shown on terminals and pages: words without control characters, and not too many.
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -23,7 +24,7 @@ class Strict(BaseModel):
 
 class InvitationRequest(Strict):
     name: schemas.Name | None = Field(None, description="the name that the machine gets; null: it chooses one")
-    expires_s: Annotated[int, Field(strict=True, ge=1, le=7 * 86_400)] = 3600
+    expires_s: Annotated[int, Field(strict=True, ge=1, le=MOST_US // 1_000_000)] = 3600
 
 
 class InvitationView(BaseModel):

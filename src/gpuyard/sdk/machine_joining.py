@@ -17,9 +17,12 @@ from gpuyard.sdk.pinning import fetch_authority
 SKEW_S = 300.0  # by which clocks may differ without a word
 
 
-def join(folder: MachineFolder, url: str, token: str, name: str, again: bool = False) -> tuple[Identity, float]:
+def join(
+    folder: MachineFolder, url: str, token: str, name: str, again: bool = False, ca: str | None = None
+) -> tuple[Identity, float]:
     """Joins; the identity, and by how many seconds this machine's clock is ahead of the yard's. Cut short at any
-    place, it is to be called again with the same token. `again`: even where the machine has joined already.
+    place, it is to be called again with the same token. `again`: even where the machine has joined already. `ca` (PEM):
+    trusted where the token names no authority, in place of what the system trusts.
 
     Raises YardError `join_token_invalid`, `machine_already_joined`, `machine_state_unusable`, `yard_not_trusted`, and
     what the yard refuses.
@@ -29,7 +32,7 @@ def join(folder: MachineFolder, url: str, token: str, name: str, again: bool = F
     known = folder.identity()
     if known is not None and not again:
         raise YardError("machine_already_joined", name=known.joined.name, url=known.joined.url)
-    authority = _trusted(url, parsed)
+    authority = _trusted(url, parsed, ca)
     key = folder.pending_key()
     with Client(url, ca=authority) as client:
         granted = client.send(calls.join(parsed.secret, name, signing_request(key, name)))
@@ -42,14 +45,14 @@ def join(folder: MachineFolder, url: str, token: str, name: str, again: bool = F
     return saved, ahead.total_seconds()
 
 
-def _trusted(url: str, token: JoinToken) -> str | None:
+def _trusted(url: str, token: JoinToken, ca: str | None) -> str | None:
     """The authority that the token pins (PEM); None where the system's own trust decides.
 
     Raises YardError `yard_not_trusted` before anything secret is sent.
     """
     parts = urlsplit(url)
     if parts.scheme == "https":
-        return None if token.ca_sha256 is None else fetch_authority(url, token.ca_sha256)
+        return ca if token.ca_sha256 is None else fetch_authority(url, token.ca_sha256)
     if token.ca_sha256 is not None or not _is_loopback(parts.hostname or ""):
         raise YardError("yard_not_trusted", url=url, reason="it is not asked over https")
     return None

@@ -93,7 +93,10 @@ def certificate(c: Connection, sha256: str) -> MachineCertificate | None:
 def certificates_of(c: Connection, machine_id: str) -> list[MachineCertificate]:
     """A machine's, the newest first."""
     query = select(CERTIFICATES).where(CERTIFICATES.c.machine_id == machine_id)
-    return [MachineCertificate(*row) for row in c.execute(query.order_by(CERTIFICATES.c.issued_us.desc()))]
+    return [
+        MachineCertificate(*row)
+        for row in c.execute(query.order_by(CERTIFICATES.c.issued_us.desc(), CERTIFICATES.c.sha256))
+    ]
 
 
 def use_certificate(c: Connection, used: MachineCertificate, now_us: int) -> bool:

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from gpuyard.cli.credentials import read_authority
 from gpuyard.cli.host import UpOptions, installed
 from gpuyard.cli.output import say, show_json, show_table, t
 from gpuyard.model.errors import YardError
@@ -41,6 +42,7 @@ def join(
     token: Annotated[str | None, typer.Option(help=t("machine.token"))] = None,
     name: Annotated[str | None, typer.Option(help=t("machine.name"))] = None,
     again: Annotated[bool, typer.Option("--again", help=t("machine.again"))] = False,
+    ca: Annotated[Path | None, typer.Option(metavar="FILE", help=t("machine.ca"))] = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,7 +55,7 @@ def join(
     folder = MachineFolder((state or machine_dir()).absolute())
     folder.hold()
     try:
-        identity, ahead_s = join_it(folder, url, token, name or own_name(), again)
+        identity, ahead_s = join_it(folder, url, token, name or own_name(), again, ca and read_authority(ca))
     finally:
         folder.release()
     if as_json:

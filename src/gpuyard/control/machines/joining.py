@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -103,9 +103,10 @@ def _let_in(gate: Gate, c: Connection, invitation: Invitation | None, key_sha256
         now_us,
         invitation.created_by,
     )
-    if known is not None:  # it was invited by this name: what it had before is no longer it
+    if known is not None:  # invited by its name: whatever had it before is no longer it, nor are that one's cards
         machines.revoke_certificates(c, known.id, now_us)
-        machine = replace(machine, inventory=known.inventory, inventory_us=known.inventory_us)
+        gate.heard_us.pop(known.id, None)
+        gate.kept_us.pop(known.id, None)
     machines.put(c, machine)
     if not machines.bind_invitation(c, invitation.id, key_sha256, machine.id, now_us):
         raise YardError("join_refused", refusal="token_used")

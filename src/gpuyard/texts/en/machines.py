@@ -64,6 +64,7 @@ TEXTS: dict[str, str] = {
     "cli.machine.ask": "Join token",
     "cli.machine.name": "The name to join under; otherwise this host's.",
     "cli.machine.again": "Join although this machine has joined already.",
+    "cli.machine.ca": "Trust this authority (a PEM file) where the yard shows a certificate of a company's own.",
     "cli.machine.state": "Where its key and certificate lie (else $GPUYARD_MACHINE_STATE).",
     "cli.machine.once": "Tell once and end, instead of going on.",
     "cli.machine.joined": "Joined as {id}; the key is in {path} and nowhere else. Go on with `gpuyard machine run`.",
