@@ -49,7 +49,7 @@ class Case:
 
     def holder(self, volume: VolumeId = DATA) -> int:
         """The process behind its mount."""
-        return gocryptfs.holders(self.folders.opened_root)[self.folders.opened(volume)]._pid
+        return gocryptfs.holders(self.folders.sealed_root)[self.folders.sealed(volume)]._pid
 
     def on_disk(self) -> bytes:
         """All bytes and names that are stored, mounts left out."""
@@ -239,7 +239,9 @@ def test_a_killed_gocryptfs_is_told_and_opened_anew_while_its_key_is_there(real:
     os.kill(real.holder(), signal.SIGKILL)
     wait_for(lambda: not real.volumes.is_open(DATA))
     assert real.volumes.settle({DATA}, {DATA}) == (DATA,)
-    assert gocryptfs.mounted(real.root) == frozenset()
+    assert real.volumes.settle({DATA}, {DATA}) == ()
+    with pytest.raises(OSError, match="connect"):
+        (real.folders.opened(DATA) / "file").write_bytes(PLAIN)
     real.volumes.unlock(DATA, KEY)
     assert (real.opened() / "file").read_bytes() == PLAIN
 
@@ -253,9 +255,33 @@ def test_two_units_that_start_at_once_share_one_mount(real: Case) -> None:
     for thread in threads:
         thread.join()
     assert set(seen) == {real.folders.opened(DATA)}
-    mark = os.fsencode(real.folders.opened(DATA))
+    mark = os.fsencode(real.folders.sealed(DATA))
     behind = [p for p in Path("/proc").glob("[0-9]*/cmdline") if mark in _read(p) and b"-fg" in _read(p)]
     assert len(behind) == 1
+
+
+def test_a_unit_that_writes_on_while_its_mount_dies_and_comes_back_leaves_nothing_in_plain(real: Case) -> None:
+    real.volumes.create(DATA, KEY)
+    real.opened()
+    (real.root / "link").symlink_to(real.folders.opened(DATA))
+    place = real.folders.opened(DATA)  # a program may well know it
+    loop = f"while :; do echo plain text >> link/ticks; mkdir -p link/folder {place}/more; done"
+    writer = subprocess.Popen(["sh", "-c", loop], cwd=real.root, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        for _ in range(5):
+            os.kill(real.holder(), signal.SIGKILL)
+            wait_for(lambda: not real.volumes.is_open(DATA))
+            assert real.volumes.settle({DATA}, {DATA}) == (DATA,)
+            real.opened()
+        size = (real.opened() / "ticks").stat().st_size
+        wait_for(lambda: (real.opened() / "ticks").stat().st_size > size)
+    finally:
+        os.killpg(writer.pid, signal.SIGKILL)  # as a unit ends
+        writer.wait()
+    real.volumes.lock(DATA)
+    (real.root / "link").unlink()
+    assert b"plain text" not in real.on_disk()
+    assert list(real.folders.opened_root.glob("*/*")) == []
 
 
 def test_files_that_are_open_keep_a_volume_open(real: Case) -> None:

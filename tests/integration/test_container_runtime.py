@@ -20,6 +20,9 @@ from gpuyard.engines.container.api import EngineApi, EngineGone
 from gpuyard.engines.container.runtime import ContainerRuntime
 from gpuyard.engines.container.sockets import PrivatePodman, find_socket
 from gpuyard.engines.runtime import Observation, Unit, UnitState
+from gpuyard.engines.volumes import gocryptfs
+from gpuyard.engines.volumes.encrypted import EncryptedVolumes
+from gpuyard.engines.volumes.protocol import VolumeId
 from gpuyard.model.errors import YardError
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.model.workloads import Mount
@@ -160,6 +163,36 @@ def test_an_image_that_runs_as_another_user_can_write_to_its_disk(
     unit = make("sh", "-c", "id -u; echo x > kept; cat kept", image=container_engine.image_of_a_user)
     ended, text = run(runtime, replace(unit, working_directory="a/b"))
     assert (ended.exit_code, text) == (0, "1000\nx")
+
+
+def test_an_encrypted_volume_is_written_by_any_user_of_an_image_and_read_by_the_next_unit(
+    runtime: ContainerRuntime, root: Path, make: Callable[..., Unit], container_engine: Any
+) -> None:
+    if gocryptfs.why_not() is not None:
+        pytest.skip(f"encrypted volumes need gocryptfs and FUSE: {gocryptfs.INSTALL}")
+    volume, volumes = VolumeId("tn-a", "data"), EncryptedVolumes(root / "volumes", look_every_s=0)
+    volumes.create(volume, "k" * 64)
+    mounts = (Mount("data", "/data", encrypted=True),)
+    unit = make("sh", "-c", "id -u; echo secret > /data/file", image=container_engine.image_of_a_user, mounts=mounts)
+    with pytest.raises(YardError, match="engine_failed"):
+        runtime.start(unit)
+    assert unit.name not in runtime.observe()
+    try:
+        volumes.unlock(volume, "k" * 64)
+        ended, text = run(runtime, unit)
+        assert (ended.exit_code, text) == (0, "1000")
+        assert not any(
+            b"secret" in file.read_bytes() for file in (root / "sealed-volumes").rglob("*") if file.is_file()
+        )
+        ended, text = run(runtime, make("cat", "/data/file", mounts=mounts))
+        assert (ended.exit_code, text) == (0, "secret")
+        runtime.forget(unit.name)
+        volumes.settle({volume}, set())
+        volumes.settle(set(), set())
+        assert not volumes.is_open(volume)
+    finally:
+        for point in gocryptfs.mounted(root):
+            gocryptfs.unmount(point, at_once=True)
 
 
 def test_a_declared_port_answers_on_loopback(runtime: ContainerRuntime, make: Callable[..., Unit]) -> None:

@@ -27,8 +27,8 @@ from gpuyard.store import key_pairs, workloads
 REGION = "yard"  # of nodes that were given none
 GIB = 1 << 30
 NOT_ENCRYPTED = (
-    "A yard does not encrypt disks with a key of yours: leave it out, and encrypt inside the instance what nobody who "
-    "holds its machine's disk may read."
+    "A yard has no keys of its own to encrypt disks with: leave it out, and keep what nobody who holds its machine's "
+    "disk may read on a volume that is encrypted with a key of yours (gpuyard volumes, POST /v1/volumes)."
 )
 NOT_CONFIDENTIAL = (
     "An instance is not confidential until evidence of its machine was verified: leave this out, and hand evidence in "

@@ -95,7 +95,7 @@ def _root(root: Path, path: str) -> int:
         return os.open(root, _STEP | os.O_DIRECTORY)
     except OSError as error:
         # An encrypted volume that is not open: there is nothing to mount on, or the process behind its mount is gone.
-        if error.errno in (errno.ENOENT, errno.ENOTCONN):
+        if error.errno in (errno.ENOENT, errno.ENOTCONN, errno.ECONNABORTED):
             raise YardError("file_not_found", path=path) from None
         raise
 

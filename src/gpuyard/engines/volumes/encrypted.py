@@ -18,10 +18,11 @@ from typing import Final
 
 from gpuyard.engines.process.disks import remove_tree, set_aside
 from gpuyard.engines.volumes import gocryptfs
-from gpuyard.engines.volumes.folders import VolumeFolders
+from gpuyard.engines.volumes.folders import DATA, VolumeFolders
 from gpuyard.engines.volumes.gocryptfs import WrongKeyError
 from gpuyard.engines.volumes.keys import HeldKeys
 from gpuyard.engines.volumes.protocol import GRACE_S, VolumeId
+from gpuyard.engines.volumes.showing import drop, hide, show
 from gpuyard.model.errors import YardError
 
 log = logging.getLogger(__name__)
@@ -40,13 +41,15 @@ class EncryptedVolumes:
         self._guard = threading.Lock()
         self._proving = threading.BoundedSemaphore(_AT_ONCE)
         self._opening: set[VolumeId] = set()
+        self._dead: set[VolumeId] = set()  # told of: their mounts stay, as they let nothing through
         self._failed: dict[VolumeId, YardError] = {}
         self._given_at: dict[VolumeId, float] = {}
         self._next_look = 0.0
         self._known = frozenset(self._folders.encrypted())
         for left in self._folders.left_overs():
             remove_tree(left)
-        self._holders = gocryptfs.holders(self._folders.opened_root) if self._known else {}  # by mount
+        self._holders = gocryptfs.holders(self._folders.sealed_root) if self._known else {}  # by ciphertext
+        self._clear_aside()
 
     def why_not(self) -> str | None:
         """What is missing on this machine."""
@@ -86,7 +89,7 @@ class EncryptedVolumes:
         self._must_be_possible()
         with self._alone(volume):
             self._must_exist(volume)
-            if self._mounted(volume):
+            if self.is_open(volume):
                 self._change(volume, key, key)
             else:
                 self._mount(volume, key)
@@ -120,7 +123,7 @@ class EncryptedVolumes:
 
     def is_open(self, volume: VolumeId) -> bool:
         """Whether the process behind its mount lives."""
-        holder = self._holders.get(self._folders.opened(volume))
+        holder = self._holders.get(self._folders.sealed(volume))
         return holder is not None and holder.alive
 
     def has_key(self, volume: VolumeId) -> bool:
@@ -158,20 +161,21 @@ class EncryptedVolumes:
         died: list[VolumeId] = []
         for point in gocryptfs.mounted(self._folders.opened_root):
             volume = self._folders.volume_at(point)
-            lock = self._alone(volume)
-            if not lock.acquire(blocking=False):
+            if volume is None or not (lock := self._alone(volume)).acquire(blocking=False):
                 continue  # somebody is at it
             try:
                 if not self.is_open(volume):
-                    self._take_off(point)
-                    if volume in in_use:
+                    if volume not in in_use:
+                        self._take_off(volume)
+                    elif volume not in self._dead:
                         died.append(volume)
                 elif volume not in in_use | fresh:
                     with contextlib.suppress(YardError):  # busy: a copy of files, or a program that is being killed
                         self._close(volume)
             finally:
                 lock.release()
-        for volume in died:
+        self._dead |= set(died)
+        for volume in self._dead & self._keys.volumes():
             with contextlib.suppress(YardError):
                 self.open_soon(volume)
         return tuple(died)
@@ -184,14 +188,14 @@ class EncryptedVolumes:
             return
         for point in gocryptfs.mounted(self._folders.opened_root):
             volume = self._folders.volume_at(point)
-            if volume not in in_use:
+            if volume is not None and volume not in in_use:
                 with self._alone(volume), contextlib.suppress(YardError):
                     self._close(volume)
 
     def _open(self, volume: VolumeId, key: str) -> None:
         try:
             with self._alone(volume):
-                if not self._mounted(volume):
+                if not self.is_open(volume):
                     self._mount(volume, key)
         except YardError as error:
             if error.code == "volume_key_refused":  # it was changed behind the yard's back
@@ -206,33 +210,25 @@ class EncryptedVolumes:
             with self._guard:
                 self._opening.discard(volume)
 
-    def _mounted(self, volume: VolumeId) -> bool:
-        """Whether it is open; what is left of one whose process died is taken off."""
-        if self.is_open(volume):
-            return True
-        point = self._folders.opened(volume)
-        if point in gocryptfs.mounted(self._folders.opened_root):
-            self._take_off(point)
-        return False
-
     def _mount(self, volume: VolumeId, key: str) -> None:
-        point = self._folders.opened(volume)
+        """Mounts it aside and then shows it."""
+        point, shown = self._folders.aside(), self._folders.opened(volume)
         try:
-            for folder in (self._folders.opened_root, point.parent, point):
+            for folder in (self._folders.opened_root, shown.parent.parent, point.parent, point):
                 folder.mkdir(mode=0o700, exist_ok=True)
             with self._proving:
                 gocryptfs.mount(self._folders.sealed(volume), point, key)
+            if show(point, shown):
+                gocryptfs.unmount(point, at_once=True)  # one whose process died
         except WrongKeyError:
-            _drop_folder(point)
             raise YardError("volume_key_refused", volume=volume.name) from None
         except OSError as error:
+            gocryptfs.unmount(point, at_once=True)
             raise _failed(volume, error) from error
-        except YardError:
-            _drop_folder(point)
-            raise
-        found = gocryptfs.holders(self._folders.opened_root).get(point)
-        if found is not None:
-            self._holders[point] = found
+        finally:
+            drop(point)
+        self._dead.discard(volume)
+        self._holders.update(gocryptfs.holders(self._folders.sealed_root))
 
     def _change(self, volume: VolumeId, old: str, new: str) -> None:
         """Raises YardError `volume_key_refused` and what else stands in the way."""
@@ -246,22 +242,28 @@ class EncryptedVolumes:
 
     def _close(self, volume: VolumeId) -> None:
         """Raises YardError `volume_busy`."""
-        point = self._folders.opened(volume)
-        if point not in gocryptfs.mounted(self._folders.opened_root):
-            _drop_folder(point)
-            return
-        if not gocryptfs.unmount(point):
+        shown = self._folders.opened(volume)
+        if shown in gocryptfs.mounted(self._folders.opened_root) and not gocryptfs.unmount(shown):
             raise YardError("volume_busy", volume=volume.name)
-        self._holders.pop(point, None)
-        _drop_folder(point)
+        drop(shown)
+        self._holders.pop(self._folders.sealed(volume), None)
 
-    def _take_off(self, point: Path) -> None:
+    def _take_off(self, volume: VolumeId) -> None:
         """Ends a mount whoever uses it, and the process behind it."""
-        gocryptfs.unmount(point, at_once=True)
-        holder = self._holders.pop(point, None)
+        aside = self._folders.aside()
+        if hide(self._folders.opened(volume), aside):
+            gocryptfs.unmount(aside, at_once=True)
+            drop(aside)
+        self._dead.discard(volume)
+        holder = self._holders.pop(self._folders.sealed(volume), None)
         if holder is not None:
             holder.kill()
-        _drop_folder(point)
+
+    def _clear_aside(self) -> None:
+        """What a yard that was killed had not shown yet, or was about to take off."""
+        for folder in self._folders.opened_root.glob(".*"):
+            gocryptfs.unmount(folder / DATA, at_once=True)
+            drop(folder / DATA)
 
     def _hold(self, volume: VolumeId, key: str) -> None:
         self._keys.put(volume, key)
@@ -291,9 +293,3 @@ def _failed(volume: VolumeId, error: OSError) -> YardError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return YardError("storage_full", what=f"the volume {volume.name}")
     return YardError("volume_failed", volume=volume.name, reason=str(error.strerror or error))
-
-
-def _drop_folder(point: Path) -> None:
-    """An empty folder that is no mount any more."""
-    with contextlib.suppress(OSError):
-        point.rmdir()

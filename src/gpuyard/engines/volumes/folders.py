@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from gpuyard.engines.process.confinement import checked_name
 from gpuyard.engines.volumes.protocol import VolumeId
 from gpuyard.model.errors import YardError
 from gpuyard.model.workloads import Mount
 
+DATA: Final = "data"
+
 
 class VolumeFolders:
     """Three folders side by side, each with `<tenant>/<volume>` below it: `volumes` holds the plain ones,
     `sealed-volumes` the ciphertext of encrypted ones, and in `open-volumes` their plain text is mounted while it is
-    used. There is no folder to mount on otherwise: what was to be encrypted cannot be written beside the mount."""
+    used, on a folder that comes with the mount and goes before it: what is to be encrypted cannot be written beside
+    it, at no moment."""
 
     def __init__(self, plain: Path) -> None:
         self._plain = plain
-        self._sealed = plain.with_name("sealed-volumes")
+        self.sealed_root = plain.with_name("sealed-volumes")
         self.opened_root = plain.with_name("open-volumes")
 
     def plain(self, volume: VolumeId) -> Path:
@@ -27,19 +32,24 @@ class VolumeFolders:
 
     def sealed(self, volume: VolumeId) -> Path:
         """The folder of an encrypted one's ciphertext. Raises YardError `invalid_name`."""
-        return self._sealed / checked_name(volume.tenant_id) / checked_name(volume.name)
+        return self.sealed_root / checked_name(volume.tenant_id) / checked_name(volume.name)
 
     def opened(self, volume: VolumeId) -> Path:
         """Where its plain text is mounted. Raises YardError `invalid_name`."""
-        return self.opened_root / checked_name(volume.tenant_id) / checked_name(volume.name)
+        return self.opened_root / checked_name(volume.tenant_id) / checked_name(volume.name) / DATA
 
-    def volume_at(self, opened: Path) -> VolumeId:
-        """The volume that is mounted there."""
-        return VolumeId(*opened.relative_to(self.opened_root).parts[:2])
+    def aside(self) -> Path:
+        """Where it is mounted before it is shown, and while it is taken off."""
+        return self.opened_root / f".{secrets.token_hex(8)}" / DATA
+
+    def volume_at(self, opened: Path) -> VolumeId | None:
+        """The volume that is mounted there; None for what is aside."""
+        first, *rest = opened.relative_to(self.opened_root).parts
+        return None if first.startswith(".") else VolumeId(first, rest[0])
 
     def encrypted(self) -> Iterator[VolumeId]:
         """Every encrypted volume."""
-        for folder in self._sealed.glob("*/[!.]*"):
+        for folder in self.sealed_root.glob("*/[!.]*"):
             yield VolumeId(folder.parent.name, folder.name)
 
     def plain_of(self, tenant_id: str) -> frozenset[str]:
@@ -49,7 +59,7 @@ class VolumeFolders:
     def make_unfinished(self, volume: VolumeId, mark: str) -> Path:
         """A folder to make an encrypted volume in before it gets its name."""
         parent = self.sealed(volume).parent
-        for folder in (self._sealed, parent):
+        for folder in (self.sealed_root, parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = parent / f".new-{mark}"
         fresh.mkdir(mode=0o700)
@@ -57,7 +67,7 @@ class VolumeFolders:
 
     def left_overs(self) -> Iterator[Path]:
         """What was never finished, or only half deleted."""
-        for root in (self._sealed, self._plain):
+        for root in (self.sealed_root, self._plain):
             yield from root.glob("*/.new-*")
             yield from root.glob("*/.gone-*")
 

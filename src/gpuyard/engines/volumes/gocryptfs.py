@@ -23,6 +23,7 @@ SCRYPT_LOG_N: Final = 16  # gocryptfs's own choice: 64 MiB and a tenth of a seco
 _PATIENCE_S: Final = 60
 _UNMOUNT_S: Final = 10
 _WRONG_KEY: Final = 12  # gocryptfs(1), EXIT CODES
+_WORDS: Final = 3  # of a command line that ends with a folder, a mount and a zero byte
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _FUSE: Final = Path("/dev/fuse")
@@ -108,10 +109,9 @@ class Holder:
 
 
 def holders(below: Path) -> dict[Path, Holder]:
-    """The processes behind all mounts below a folder, by mount. One that was taken off the tree while files of it were
-    open goes on beside its successor: the youngest is meant."""
+    """The processes that show the plain text of folders below this one, by such folder. One whose mount was taken off
+    the tree while files of it were open goes on beside its successor: the youngest is meant."""
     found: dict[Path, Holder] = {}
-    points = mounted(below)
     for pid, seen in sorted(everyone().items(), key=lambda item: item[1].ticks):
         if seen.state in "ZX":
             continue
@@ -119,9 +119,9 @@ def holders(below: Path) -> dict[Path, Holder]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        point = Path(os.fsdecode(words[-2])) if len(words) > 2 else Path()
-        if words[0].endswith(b"gocryptfs") and b"-fg" in words and point in points:
-            found[point] = Holder(pid, seen.ticks)
+        sealed = Path(os.fsdecode(words[-3])) if len(words) > _WORDS else Path()
+        if words[0].endswith(b"gocryptfs") and b"-fg" in words and sealed.is_relative_to(below):
+            found[sealed] = Holder(pid, seen.ticks)
     return found
 
 

@@ -87,7 +87,7 @@ class Volumes(Protocol):
 
     def settle(self, in_use: Set[VolumeId], wanted: Set[VolumeId]) -> tuple[VolumeId, ...]:
         """Makes the mounts what they should be: closes what is not in use, forgets the keys of what is not wanted
-        either, and opens anew what died while it was in use. Returns those that had died."""
+        either, and opens anew what died while it was in use. Returns those that had died since it was last asked."""
         ...
 
     def leave(self, in_use: Set[VolumeId]) -> None:

@@ -1,7 +1,7 @@
 """用租户密钥加密的卷。"""
 
 TEXTS: dict[str, str] = {
-    "error.encryption_unavailable": "本算力场无法加密卷；管理员可以改变这一点：{reason}。",
+    "error.encryption_unavailable": "本集群无法加密卷；管理员可以改变这一点：{reason}。",
     "error.volume_not_found": "没有名为 '{volume}' 的卷：用 `gpuyard volumes list` 查看已有的卷。",
     "error.volume_not_encrypted": "卷 '{volume}' 没有用您的密钥加密：请用 `gpuyard volumes create` 创建加密卷；若该名称已被占用，请换一个名称。",
     "error.volume_exists": "卷 '{volume}' 已存在：请换一个名称，或解锁该卷。",
@@ -25,7 +25,7 @@ TEXTS: dict[str, str] = {
     "cli.volumes.list": "列出您的卷：哪些已加密，哪些需要密钥，谁在使用。",
     "cli.volumes.create": "创建用您的密钥加密的卷。丢失密钥就丢失数据。",
     "cli.volumes.unlock": "提供加密卷的密钥；只在将要运行的工作负载需要期间保留。",
-    "cli.volumes.lock": "让算力场立即忘记加密卷的密钥。",
+    "cli.volumes.lock": "让集群立即忘记加密卷的密钥。",
     "cli.volumes.rekey": "更换加密卷的密钥。",
     "cli.volumes.rm": "删除卷及其内容。",
     "cli.volumes.key": "存有密钥（一行文本）的文件；- 表示标准输入。",
@@ -33,7 +33,7 @@ TEXTS: dict[str, str] = {
     "cli.volumes.key_help": "加密卷的密钥。",
     "cli.volumes.key_new": "输出一个新密钥：32 个随机字节的十六进制，在本机生成，不会发送到任何地方。",
     "cli.volumes.keep_key": "请妥善保管此密钥：丢失它就丢失卷中的内容，任何人都无法恢复。",
-    "cli.volumes.created": "卷 {name} 已创建，并用您的密钥加密。算力场不保存密钥副本：一旦丢失密钥，卷中的内容也随之丢失。",
+    "cli.volumes.created": "卷 {name} 已创建，并用您的密钥加密。集群不保存密钥副本：一旦丢失密钥，卷中的内容也随之丢失。",
     "cli.volumes.unlocked": "卷 {name} 已解锁。",
     "cli.volumes.locked": "卷 {name} 已上锁，其密钥已被忘记。",
     "cli.volumes.rekeyed": "卷 {name} 已换用新密钥。其内容没有重新加密：旧密钥仍能读取该卷的旧副本。",
