@@ -78,6 +78,12 @@ class VectorisedEngine:
         self._tiers = tiers_ppm
         self.set_mix(*self._mix)
 
+    def reweigh(self, policy: Policy) -> None:
+        if policy != self.policy:
+            self.policy = policy
+            self._nodes.weights = policy.weights
+            self._epoch += 1
+
     def set_open(self, node: int, takes: bool) -> None:
         self._nodes.open[node] = int(takes)
         self._log.append(node)
