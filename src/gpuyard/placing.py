@@ -67,7 +67,7 @@ def find_scheduler(
     from gpuyard.scheduling.sharing import WholeAtPeak
     from gpuyard.scheduling.windows import Window
 
-    found = _find_scheduler(policy_of(weights or {}))
+    found = _find_scheduler(policy_of(weights or {}).where_stay(0))  # a yard's leases end
     return found if sharing_window is None else WholeAtPeak(found, Window(*sharing_window))
 
 

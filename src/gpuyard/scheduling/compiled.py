@@ -23,6 +23,7 @@ _SIGNATURES = {
     "gy_open": (None, (c_void_p, c_int32, c_int32)),
     "gy_class": (c_int32, (c_void_p, _INTS)),
     "gy_mix": (None, (c_void_p, c_int32, _INTS, c_int64)),
+    "gy_weights": (None, (c_void_p, _INTS)),
     "gy_tiers": (None, (c_void_p, _INTS)),
     "gy_costs": (None, (c_void_p, _INTS, _INTS, _INTS)),
     "gy_links": (c_int32, (c_void_p, _INTS)),
@@ -121,6 +122,11 @@ class CompiledEngine:
     def set_tiers(self, tiers_ppm: Sequence[int]) -> None:
         padded = [*tiers_ppm, *([0] * (MOST_MODELS - len(tiers_ppm)))]
         self._kernel.gy_tiers(self._fleet, _ints(padded))
+
+    def reweigh(self, policy: Policy) -> None:
+        if policy != self.policy:
+            self.policy = policy
+            self._kernel.gy_weights(self._fleet, _ints(policy.weights))
 
     def set_open(self, node: int, takes: bool) -> None:
         self._kernel.gy_open(self._fleet, node, int(takes))

@@ -42,6 +42,10 @@ class Engine(Protocol):
         """By model number: how much dearer it is than the cheapest, in ppm."""
         ...
 
+    def reweigh(self, policy: Policy) -> None:
+        """Weighs as this policy does from now on, which has the same name."""
+        ...
+
     def set_open(self, node: int, takes: bool) -> None:
         """Whether a node takes new leases."""
         ...

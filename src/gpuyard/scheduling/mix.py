@@ -8,6 +8,7 @@ from typing import Final
 
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.scheduling.engine import Engine, Typical
+from gpuyard.scheduling.policies import Policy
 from gpuyard.scheduling.state import Want
 
 MOST: Final = 24  # typical requests that are kept: rare ones say more of the past than of what comes
@@ -28,8 +29,9 @@ class LearntMix:
     def __init__(self, nodes: int, prior: Want = PRIOR) -> None:
         self._apart = max(_AT_MOST_APART, 4 * nodes)  # every look makes every cost be worked out anew
         self._counts: Counter[Want] = Counter()
-        self._arrivals = 0
+        self._arrivals = self._looked_at = self._ended = 0
         self._next = 1
+        self._policy: Policy | None = None
         self._prior = prior
 
     def tell(self, engine: Engine) -> None:
@@ -48,7 +50,20 @@ class LearntMix:
             grown = self._arrivals * (100 + _GROWTH_PERCENT) // 100
             self._next = max(_FIRST, min(grown, self._arrivals + self._apart))
             self._fade()
+            self._reweigh(engine)
             self.tell(engine)
+
+    def gone(self) -> None:
+        """One lease ended."""
+        self._ended += 1
+
+    def _reweigh(self, engine: Engine) -> None:
+        """Tells the engine how many of those that came since the last look have come to stay."""
+        if self._policy is None:
+            self._policy = engine.policy
+        came = self._arrivals - self._looked_at
+        engine.reweigh(self._policy.where_stay(max(0, came - self._ended) * SHARE_WHOLE_PPM // came))
+        self._looked_at, self._ended = self._arrivals, 0
 
     def _fade(self) -> None:
         if self._counts.total() > _HALVE_AT:

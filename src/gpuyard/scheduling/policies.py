@@ -19,6 +19,9 @@ WEIGHTS: Final[Mapping[str, int]] = {
     "lost": 10, "waste": 50, "stranded_cpu": 16, "opened_node": 2, "order": 8, "tier": 1000,
     "topology": 200, "watts": 1, "price": 1,
 }  # fmt: skip
+# What is weighed otherwise where leases end as fast as they come. Order and waste are about a fleet that only fills: where
+# leases end, what is left of a card is wanted again soon, and what counts is to leave empty nodes empty.
+STEADY: Final[Mapping[str, int]] = {**WEIGHTS, "waste": 0, "order": 1, "opened_node": 8}
 MOST_WEIGHT: Final = 1_000_000
 
 # Position = the number in the kernel's `enum policy`.
@@ -38,6 +41,16 @@ class Policy:
         if unknown := changed.keys() - WEIGHTS.keys():
             raise KeyError(*unknown)
         return cls("gpuyard", tuple({**WEIGHTS, **changed}[term] for term in TERMS))
+
+    def where_stay(self, stays_ppm: int) -> Policy:
+        """The policy for a fleet in which so many of those that come are still there when as many have come again: its
+        weights lie between the usual ones and `STEADY`. Weights that somebody has chosen stay."""
+        if self.weights != Policy(self.name).weights:
+            return self
+        pairs = [(WEIGHTS[term], STEADY[term]) for term in TERMS]
+        return Policy(
+            self.name, tuple(steady + (usual - steady) * stays_ppm // SHARE_WHOLE_PPM for usual, steady in pairs)
+        )
 
     def weight(self, term: str) -> int:
         """What a term is multiplied by."""

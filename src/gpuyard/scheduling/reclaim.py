@@ -18,7 +18,8 @@ from typing import Final
 from gpuyard.model.units import SECOND_US, SHARE_WHOLE_PPM
 from gpuyard.scheduling.plan import CardView, NodeView, Request, Scheduler, Snapshot
 from gpuyard.scheduling.queue import Gang
-from gpuyard.scheduling.running import Running, released
+from gpuyard.scheduling.running import Running
+from gpuyard.scheduling.sparing import spare
 
 MAX_VICTIMS: Final = 100
 MAX_TRIED: Final = 32  # gangs in all, up to which letting all of them go and sparing one by one is quick enough
@@ -298,16 +299,6 @@ def _needed(
 ) -> list[str] | None:
     """The victims without which the scheduler itself would not place the gang; None where it would not even with all.
     The dearest is spared first."""
-
-    def fits(names: Sequence[str]) -> bool:
-        gone = [lease for name in names for lease in victims[name].leases]
-        return not scheduler.plan(released(snapshot, gone), gang.members, now_us).refusals
-
-    left = list(chosen)
-    if not fits(left):
-        return None
-    for name in sorted(chosen, key=lambda name: (-victims[name].cost, name)):
-        without = [other for other in left if other != name]
-        if fits(without):
-            left = without
-    return left
+    dearest = sorted(chosen, key=lambda name: (-victims[name].cost, name))
+    needed = spare(scheduler, snapshot, gang, dearest, {name: victims[name].leases for name in chosen}, now_us)
+    return None if needed is None else [name for name in chosen if name in set(needed)]

@@ -125,7 +125,7 @@ class _Fleet:
         self._nodes = in_order(released(snapshot, running).nodes)
         self._leases = list(running)
         state = state_of(self._nodes, snapshot.prices_nano)
-        self.engine: Engine = make_engine(state, Policy("gpuyard"), 0)
+        self.engine: Engine = make_engine(state, Policy("gpuyard").where_stay(0), 0)
         LearntMix(len(self._nodes)).tell(self.engine)
         self.holdings = Holdings(state)
         self._state = state

@@ -128,6 +128,7 @@ class Kind:
         self.want = want
         self.after: Ints = np.zeros(0, np.int64)  # by row: what taking leaves, -1 where it does not fit
         self.cost: Ints = np.full(nodes, NEVER, np.int64)
+        self.chosen: Ints = np.zeros((nodes, max(1, want.slices)), np.int64)  # by node: the cards that cost so much
         self.seen = -1  # how far in the log of touched nodes
         self.epoch = -1
 

@@ -78,6 +78,12 @@ class VectorisedEngine:
         self._tiers = tiers_ppm
         self.set_mix(*self._mix)
 
+    def reweigh(self, policy: Policy) -> None:
+        if policy != self.policy:
+            self.policy = policy
+            self._nodes.weights = policy.weights
+            self._epoch += 1
+
     def set_open(self, node: int, takes: bool) -> None:
         self._nodes.open[node] = int(takes)
         self._log.append(node)
@@ -89,7 +95,7 @@ class VectorisedEngine:
         node = int(np.argmin(kind.cost)) if len(kind.cost) else 0
         if not len(kind.cost) or kind.cost[node] == NEVER:
             return None
-        return Where(node, self._cards(kind, node))
+        return Where(node, tuple(kind.chosen[node, : kind.want.slices].tolist()))
 
     def _refresh(self, kind: Kind) -> None:
         every = kind.epoch != self._epoch or kind.seen < 0 or self.policy.name == "random"
@@ -97,21 +103,18 @@ class VectorisedEngine:
         if every and self.policy.name == "gpuyard" and len(rows):
             self._rescore_all(kind)
         elif len(rows):
-            kind.cost[rows] = cost_of(self.policy.name, self._nodes, kind, rows)[0]
+            kind.cost[rows], kind.chosen[rows], _ = cost_of(self.policy.name, self._nodes, kind, rows)
         kind.seen, kind.epoch = len(self._log), self._epoch
 
     def _rescore_all(self, kind: Kind) -> None:
         """A fleet has fewer states than nodes: what a node costs, its like costs too, but for its place in order."""
         nodes = self._nodes
         first, like = alike(nodes)
-        cost = cost_of("gpuyard", nodes, kind, first)[0]
+        cost, chosen, _ = cost_of("gpuyard", nodes, kind, first)
         order = np.arange(len(nodes.cpu)) * SHARE_WHOLE_PPM // len(nodes.cpu)
         later = self.policy.weight("order") * (order - order[first][like])
         kind.cost = np.where(cost[like] == NEVER, NEVER, cost[like] + later)
-
-    def _cards(self, kind: Kind, node: int) -> tuple[int, ...]:
-        chosen = cost_of(self.policy.name, self._nodes, kind, np.array([node]))[1][0]
-        return tuple(int(card) for card in chosen[: kind.want.slices])
+        kind.chosen = chosen[like]
 
     def place(self, class_: int) -> Where | None:
         where = self.choose(class_)

@@ -27,7 +27,8 @@ class Churn:
     """Requests come at random and leave again.
 
     `load` is what is wanted on average, as a share of the cards; the rate swings by `wave` of itself over a day and is
-    multiplied by `crowd` for an hour in the middle of the run. A stay is exponential with mean `lifetime_us`.
+    multiplied by `crowd` for an hour in the middle of the run. A stay is exponential with mean `lifetime_us`. The first
+    of the arrivals come at once: those that would be there by then if requests had always come like that.
     """
 
     load: float
@@ -35,6 +36,12 @@ class Churn:
     wave: float = 0.3
     lifetime_us: int = DAY_US
     crowd: float = 1.0
+
+    @property
+    def there_at_start(self) -> float:
+        """How many lifetimes' arrivals there are at the start of the day's wave, which those who stay follow late."""
+        turn = 2 * math.pi * self.lifetime_us / DAY_US
+        return 1 - self.wave * turn / (1 + turn * turn)
 
 
 def fill(pods: Sequence[TracePod], ratio: float, capacity_ppm: int, seed: int) -> Iterator[Arrival]:
@@ -66,7 +73,9 @@ def churn(pods: Sequence[TracePod], law: Churn, capacity_ppm: int, seed: int) ->
     rate = law.load * capacity_ppm / max(1.0, mean_ppm) / law.lifetime_us  # arrivals per microsecond
     span = law.arrivals / rate
     most = rate * (1 + law.wave) * max(1.0, law.crowd)
-    now, made = 0.0, 0
+    now, made = 0.0, min(law.arrivals, round(rate * law.lifetime_us * law.there_at_start))
+    for _ in range(made):
+        yield Arrival(rng.randrange(len(pods)), 0, max(1, int(rng.expovariate(1 / law.lifetime_us))))
     while made < law.arrivals:
         now += rng.expovariate(most)
         own = rate * (1 + law.wave * math.sin(2 * math.pi * now / DAY_US))

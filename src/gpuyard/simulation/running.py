@@ -212,6 +212,8 @@ class Run:
 
     def _release(self, seq: int, reason: str) -> None:
         holding = self.holdings.drop(seq)
+        if self._mix is not None:
+            self._mix.gone()
         self.engine.give(holding.class_, holding.where)
         self.used_ppm -= holding.want.share_sum_ppm
         self._note(seq, holding.where, reason)

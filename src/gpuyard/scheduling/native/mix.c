@@ -67,6 +67,12 @@ GY_EXPORT void gy_mix(fleet *f, int32_t count, const int64_t *numbers, int64_t c
     for (int32_t row = 0; row < f->state_count; row++) gy_measure(f, row);
 }
 
+/* See `enum term`. */
+GY_EXPORT void gy_weights(fleet *f, const int64_t *weights) {
+    memcpy(f->weights, weights, sizeof f->weights);
+    f->epoch++;
+}
+
 /* By model: how much dearer it is than the cheapest, in ppm. */
 GY_EXPORT void gy_tiers(fleet *f, const int64_t *tiers) {
     memcpy(f->tier, tiers, sizeof f->tier);
