@@ -59,10 +59,9 @@ static CUresult information(const char *function, uint64_t *free_bytes, uint64_t
     handle context;
     TRY(gy_enter_context(function, &context));
     REFUSE_IF(!free_bytes || !total, INVALID_VALUE);
-    gy_card *card = &gy_here->cards[context->card];
     gy_reap();
-    *free_bytes = card->total - card->used;
-    *total = card->total;
+    *free_bytes = gy_total(context->card) - gy_used(context->card);
+    *total = gy_total(context->card);
     OUT(CUDA_SUCCESS);
 }
 

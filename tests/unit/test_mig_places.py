@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gpuyard.model.mig import MigCard, MigPlace, MigProfile
 from gpuyard.model.slices import SliceShape
 from gpuyard.model.units import GIB, MIB
-from gpuyard.slicing.mig import places, plan, profile_for, room
+from gpuyard.scheduling.mig_places import places, plan, profile_for, room
 
 # An H100 with 80 GB, as the driver lists it (NVIDIA's MIG user guide).
 H100 = MigCard(
