@@ -156,7 +156,8 @@ def run_holder(machine: Machine, uuid: str) -> subprocess.Popen[str]:
     holder = subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
     return holder
 
 

@@ -1,5 +1,5 @@
-"""The MIG profiles of the card models that have MIG: what simulated and emulated cards answer with. A real card is asked
-itself, by NVML."""
+"""The MIG profiles of the card models that have MIG: what simulated and emulated cards answer with. A real card is
+asked itself, by NVML."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def read(nvml: ModuleType, handle: Any) -> MigCard | None:
 
 
 def make(nvml: ModuleType, handle: Any, place: MigPlace) -> str:
-    """Has a GPU instance exactly there, with one compute instance that has all of it; the UUID of the device that programs
-    then see. What is there of it already is kept, so it may be asked again after it was cut short.
+    """Has a GPU instance exactly there, with one compute instance that has all of it; the UUID of the device that
+    programs then see. What is there of it already is kept, so it may be asked again after it was cut short.
 
     Raises NVMLError where it cannot be made: another instance is in the way, or this user may not.
     """
