@@ -135,6 +135,7 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False) -> None:
     cards = [card for probe in yard.probes for node in probe.probe().nodes for card in node.cards]
     if not cards or yard.engine.default == "simulated":
         return
+    from gpuyard.instances import cut_by_mig
     from gpuyard.slicing.building import PROBE
     from gpuyard.slicing.keeper import LIBRARIES_INSIDE
 
@@ -168,6 +169,7 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False) -> None:
     yard.engine.multiprocessors = keeper.multiprocessors
     yard.engine.on_close(keeper.end_mps)
     yard.engine.on_each_runtime(enforce)
+    cut_by_mig(yard, cards, keeper.driver, state)
 
 
 def find_driver_inside(keeper: SliceKeeper, simulated: bool, cards: frozenset[str]) -> DriverInside | None:
@@ -203,12 +205,15 @@ def try_slices(
     try:
         keeper = SliceKeeper(state / "slices", _emulator(cards, state) if simulated else real_driver())
         under_mps = set(keeper.ceilings())  # by an earlier yard, whose programs run on: nobody else could open them
-        told = try_ways(keeper, [card.uuid for card in cards if card.uuid not in under_mps])
+        uncut = [card.uuid for card in cards if card.mig is None]  # of the others, instances are tried instead
+        told = try_ways(keeper, [uuid for uuid in uncut if uuid not in under_mps])
         told |= dict.fromkeys(under_mps.intersection(card.uuid for card in cards))
     except (YardError, ValueError, OSError) as error:
         reason = str(error.params.get("reason", error.code)) if isinstance(error, YardError) else str(error)
         return None, frozenset(), Finding("slices", False, {"detail": reason})
     held = frozenset(uuid for uuid, why in told.items() if why is None)
+    if not uncut:
+        return keeper, held, Finding("slices", None, {"detail": "MIG"})
     detail = ", ".join(sorted({why for why in told.values() if why is not None}))
     params = {"cards": len(held), "detail": detail, "by": "preload" if keeper.preload else "library_path"}
     return keeper, held, Finding("slices", bool(held), params)
@@ -242,7 +247,13 @@ def _emulator(cards: Sequence[Card], state: Path) -> Driver:
     from gpuyard.testing.specs import parse
 
     emulated = [
-        replace(parse(f"1x{card.model}")[0], uuid=card.uuid, memory_bytes=card.memory_bytes, pci_bus=index + 1)
+        replace(
+            parse(f"1x{card.model}")[0],
+            uuid=card.uuid,
+            memory_bytes=card.memory_bytes,
+            pci_bus=index + 1,
+            mig=card.mig is not None,
+        )
         for index, card in enumerate(cards)
     ]
     machine = Machine(emulated, file=state / "emulator")

@@ -337,6 +337,7 @@ def doctor(options: UpOptions) -> DoctorReport:
     import tempfile
 
     from gpuyard.adapters import find_driver_inside, try_mps_on, try_slices
+    from gpuyard.instances import try_mig
     from gpuyard.engines.container.sockets import find_socket
     from gpuyard.hardware.confidential import find_confidential
     from gpuyard.hardware.probe import Finding
@@ -365,6 +366,8 @@ def doctor(options: UpOptions) -> DoctorReport:
                     keeper.mps.contained = kind == "container"
                 mps, finding = try_mps_on(keeper, shim, options.mps)
                 findings.append(finding)
+                instances, found = try_mig(cards, keeper.driver, Path(scratch), "doctor")[1:]
+                shim, findings = (shim | instances if kind == "process" else shim), [*findings, *found]
         if kind == "container":
             inside = find_driver_inside(keeper, options.simulate is not None, shim) if keeper is not None else None
             shim &= inside.cards if inside is not None else frozenset()
@@ -382,7 +385,7 @@ def doctor(options: UpOptions) -> DoctorReport:
                         "because": verdict.because,
                         "not_protected": list(verdict.not_protected),
                     }
-                    for name, parts in (("full", 1), ("fraction", 2))
+                    for name, parts in ((("full", 1), ("fraction", 2)) if card.mig is None else (("instance", 1),))
                     for verdict in [guarantee(card, SliceShape.fraction(card.memory_bytes, parts), kind, shim, mps)]
                 ],
             }

@@ -16,9 +16,11 @@ from gpuyard.api.rendering import answer
 from gpuyard.engines.runtime import Session
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import Lease
+from gpuyard.model.slices import Guarantee, Slice
 from gpuyard.model.workloads import Workload
 from gpuyard.slicing.ladder import enforced
-from gpuyard.slicing.verify import TRY_MILLISECONDS, judge
+from gpuyard.slicing.verify import TRY_MILLISECONDS, Check, judge
+from gpuyard.slicing.verify_mig import judge_instance
 
 router = APIRouter(tags=["inside"])
 _TIMEOUT_S: Final = 120.0
@@ -42,7 +44,7 @@ async def verify(
         raise YardError("verify_failed", reason=f"{_TIMEOUT_S:g} s") from None
     finally:
         await session.close()
-    checks = judge(lease.slices, printed, caller.yard.engine.multiprocessors)
+    checks = _judge(caller, lease, printed)
     return answer(
         {
             "workload": found.name,
@@ -64,11 +66,24 @@ async def verify(
     )
 
 
+def _judge(caller: Asking, lease: Lease, printed: bytes) -> tuple[Check, ...]:
+    cut = lease.slices[0]
+    if cut.mig is None:
+        return judge(lease.slices, printed, caller.yard.engine.multiprocessors)
+    card = caller.yard.roster.card(cut.card_uuid)
+    profile = None if card is None or card.mig is None else card.mig.profile(cut.mig.place.profile_id)
+    return judge_instance(cut, profile, printed)
+
+
 async def _all(session: Session) -> bytes:
     printed = b""
     while piece := await session.read():
         printed = (printed + piece)[-65536:]
     return printed
+
+
+def _in_an_instance(cut: Slice) -> bool:
+    return cut.mig is not None and cut.guarantee is not Guarantee.NONE
 
 
 def _enforced(caller: Asking, workload: str, replica: int | None, tenant: str | None) -> tuple[Workload, Lease]:
@@ -83,7 +98,8 @@ def _enforced(caller: Asking, workload: str, replica: int | None, tenant: str | 
     for lease in held:
         if replica in (None, lease.replica) and lease.state == "active":
             levels = {cut.guarantee for cut in lease.slices}
-            if not levels or not all(enforced(level) for level in levels):
+            held = all(enforced(cut.guarantee) or _in_an_instance(cut) for cut in lease.slices)
+            if not levels or not held:
                 told = ", ".join(sorted(level.value for level in levels)) or "--"
                 raise YardError("nothing_to_verify", workload=found.name, guarantee=told)
             return found, lease

@@ -85,6 +85,7 @@ def profiles_of(model: CardModel) -> tuple[MigProfile, ...]:
             size=row.size,
             starts=tuple(range(0, row.places * row.step, row.step)),
             most=row.most,
+            multiprocessors=row.multiprocessors(model),
         )
         for row in load()
     )

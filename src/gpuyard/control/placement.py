@@ -21,10 +21,12 @@ from gpuyard.control.yard import Yard
 from gpuyard.model.events import Event
 from gpuyard.model.fleet import Card, Node
 from gpuyard.model.leases import Lease, PurchaseOption, Terms
-from gpuyard.model.slices import Slice
+from gpuyard.model.mig import MigCard, MigCut
+from gpuyard.model.slices import Slice, SliceShape
 from gpuyard.model.states import CardState, LeaseState, NodeState
 from gpuyard.model.workloads import Workload
 from gpuyard.scheduling.cycle import Decision, Standing, decide
+from gpuyard.scheduling.mig_slices import ONLY_MIG
 from gpuyard.scheduling.plan import CardView, Learning, NodeView, Placement, Request, Snapshot
 from gpuyard.slicing.ladder import guarantee
 from gpuyard.store import events, fleet, leases, moves, placements
@@ -42,7 +44,7 @@ def take_snapshot(
     prices_nano: Mapping[str, int] = NO_PRICES,
 ) -> Snapshot:
     """The fleet as a scheduler sees it, from one reading of the store."""
-    used = leases.usage(c)
+    used, held = leases.usage(c), leases.instances(c)
     on_their_way = moves.under_way(c).values()
     cpu: dict[str, int] = defaultdict(int)
     memory: dict[str, int] = defaultdict(int)
@@ -67,7 +69,12 @@ def take_snapshot(
                 name=node.name,
                 cpu_free_milli=node.cpu_milli - cpu[node.name],
                 memory_free_bytes=node.memory_bytes - memory[node.name],
-                cards=tuple(_card_view(card, used.get(card.uuid, (0, 0)), card.uuid in paid) for card in node.cards),
+                cards=tuple(
+                    _card_view(card, used.get(card.uuid, (0, 0)), card.uuid in paid)
+                    if card.mig is None
+                    else _mig_view(card, card.mig, used.get(card.uuid, (0, 0)), held.get(card.uuid, ()))
+                    for card in node.cards
+                ),
                 schedulable=node.state is NodeState.READY,
                 rack=node.rack,
                 topology=node.topology,
@@ -91,6 +98,27 @@ def _card_view(card: Card, used: tuple[int, int], paid: bool) -> CardView:
     )
 
 
+def _mig_view(card: Card, mig: MigCard, used: tuple[int, int], held: Sequence[MigCut]) -> CardView:
+    """A card in MIG mode, with what is on it: instances of leases, and those of others, which are there already. What a
+    lease holds of it in another way is of a time before the mode: until it ends, nothing can be made of the card."""
+    view = _card_view(card, used, False)
+    for place in mig.taken:
+        if (profile := mig.profile(place.profile_id)) is not None:
+            shape = mig.shape(profile)
+            view = replace(
+                view,
+                memory_free_bytes=view.memory_free_bytes - shape.memory_bytes,
+                compute_free_ppm=view.compute_free_ppm - shape.compute_ppm,
+            )
+    view = replace(
+        view, mig=replace(mig, taken=(*mig.taken, *(cut.place for cut in held if cut.place not in mig.taken)))
+    )
+    shapes = [mig.shape(p) for cut in held if (p := mig.profile(cut.place.profile_id)) is not None]
+    if sum(shape.memory_bytes for shape in shapes) != used[0]:
+        view = replace(view, schedulable=False)
+    return view
+
+
 def request_for(lease_id: str, workload: Workload, waits_since_us: int) -> Request:
     """What a scheduler needs to know of a lease that waits."""
     spec, wish = workload.spec, workload.spec.slices
@@ -107,6 +135,8 @@ def request_for(lease_id: str, workload: Workload, waits_since_us: int) -> Reque
         spot=spec.option is PurchaseOption.SPOT,
         created_us=waits_since_us,
         time_limit_us=spec.time_limit_us,
+        mode=ONLY_MIG if wish.mig else "shared",
+        instances=workload.runtime != "container",
     )
 
 
@@ -167,6 +197,12 @@ def parts_of_plan(placements: Sequence[Placement], requests: Sequence[Request]) 
     return parts
 
 
+def _cut_shape(card: Card, cut: MigCut | None) -> SliceShape | None:
+    """What the instance really has, which may be more than was asked for; the price is of what was asked for."""
+    profile = None if card.mig is None or cut is None else card.mig.profile(cut.place.profile_id)
+    return None if card.mig is None or profile is None else card.mig.shape(profile)
+
+
 def _grant(
     c: Connection,
     yard: Yard,
@@ -179,7 +215,10 @@ def _grant(
     cards = [card for uuid in placement.card_uuids if (card := yard.roster.card(uuid)) is not None]
     shim, mps = yard.engine.shim_on(workload.runtime), yard.engine.mps_on(workload.runtime)
     levels = {card.uuid: guarantee(card, shape, workload.runtime, shim, mps).guarantee for card in cards}
-    cut = tuple(Slice(lease.id, card.uuid, shape, levels[card.uuid]) for card in cards)
+    cut = tuple(
+        Slice(lease.id, card.uuid, _cut_shape(card, placement.mig) or shape, levels[card.uuid], placement.mig)
+        for card in cards
+    )
     spot = lease.option is PurchaseOption.SPOT
     most = workload.spec.max_price_nano
     prices = [yard.book.price_nano(card.model, shape.share_of_card_ppm(card.memory_bytes), spot) for card in cards]

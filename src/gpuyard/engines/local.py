@@ -12,6 +12,7 @@ from gpuyard.hardware.probe import Finding
 from gpuyard.model.errors import YardError
 
 if TYPE_CHECKING:
+    from gpuyard.model.mig import MigPlace
     from gpuyard.slicing.escape import Stranger
     from gpuyard.slicing.mps import Restart
 
@@ -34,6 +35,8 @@ class LocalEngine:
         self.watch_mps: Callable[[], Sequence[Restart]] = tuple  # looks after MPS's daemons; those that had died
         self.findings: tuple[Finding, ...] = ()  # what the runtimes found of this machine
         self.strangers: Callable[[], Sequence[Stranger]] = tuple  # who uses a card past its slice, as seen now
+        # By card in MIG mode, the instances on it that are not the yard's.
+        self.mig_others: Callable[[], Mapping[str, tuple[MigPlace, ...]]] = dict
         # By runtime, the program inside of units that tries what their slices hold.
         self.probes: dict[str, str] = {}
         self._isolation: dict[str, Isolation] = {}

@@ -139,6 +139,7 @@ def _profile(nvml: ModuleType, handle: Any, number: int) -> MigProfile | None:
         size=size,
         starts=starts,
         most=int(info.instanceCount),
+        multiprocessors=int(info.multiprocessorCount),
     )
 
 

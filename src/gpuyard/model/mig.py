@@ -21,6 +21,7 @@ class MigProfile:
     size: int
     starts: tuple[int, ...]
     most: int  # instances of this profile on one card
+    multiprocessors: int = 0  # that a program in it has; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +96,6 @@ class MigCard:
     def from_json(cls, card_uuid: str, text: str) -> MigCard:
         """A card in MIG mode, of what `to_json` made. Raises ValueError, KeyError or TypeError."""
         rows: list[dict[str, Any]] = json.loads(text)
-        return cls(card_uuid, True, tuple(MigProfile(**{**row, "starts": tuple(row["starts"])}) for row in rows))
+        for row in rows:
+            row["starts"] = tuple(row["starts"])
+        return cls(card_uuid, True, tuple(MigProfile(**row) for row in rows))

@@ -140,7 +140,8 @@ class Gangs:
 
 def _kind(member: Request) -> tuple[object, ...]:
     return (
-        member.shape, member.count, member.card_model, member.cpu_milli, member.memory_bytes, member.mode
+        member.shape, member.count, member.card_model, member.cpu_milli, member.memory_bytes, member.mode,
+        member.instances,
     )  # fmt: skip
 
 

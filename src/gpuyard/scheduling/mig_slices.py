@@ -164,7 +164,8 @@ class _Planning:
 def _kind(request: Request) -> Request:
     """The request without whose it is."""
     return Request(
-        "", request.shape, request.count, request.card_model, request.cpu_milli, request.memory_bytes, mode=request.mode
+        "", request.shape, request.count, request.card_model, request.cpu_milli, request.memory_bytes,
+        mode=request.mode, instances=request.instances,
     )  # fmt: skip
 
 
@@ -179,7 +180,7 @@ def _without_mig(snapshot: Snapshot) -> Snapshot:
 
 def _mig_cards(snapshot: Snapshot, request: Request) -> Iterator[tuple[NodeView, CardView]]:
     """The cards in MIG mode that the request may have an instance of, if there is one."""
-    if request.count != 1:
+    if request.count != 1 or not request.instances:
         return
     for node in snapshot.nodes:
         for card in node.cards:
@@ -235,8 +236,9 @@ def _explained(snapshot: Snapshot, request: Request, refusal: Refusal) -> Refusa
             continue
         if len(cut) == len(cards) or request.mode == ONLY_MIG:
             told[node.name] = _lack(node, cut, request)
-        ever = ever or (request.count == 1 and any(_profile(card, request) is not None for card in cut))
-        if node.schedulable and request.count == 1:
+        able = request.count == 1 and request.instances
+        ever = ever or (able and any(_profile(card, request) is not None for card in cut))
+        if node.schedulable and able:
             fits = max((fits, *map(_largest, cut)), key=_size)
     return replace(refusal, shortfalls=tuple(told.values()), largest_fit=fits, ever=ever)
 
@@ -246,6 +248,8 @@ def _lack(node: NodeView, cut: Sequence[CardView], request: Request) -> Shortfal
         return Shortfall(node.name, "cordoned")
     if request.count > 1:
         return Shortfall(node.name, "mig_one_slice", {"count": request.count})
+    if not request.instances:
+        return Shortfall(node.name, "mig_no_containers")
     profiles = [profile.name for card in cut if (profile := _profile(card, request)) is not None]
     if not profiles:
         largest = max((profile for card in cut if card.mig for profile in card.mig.profiles), key=_weight)

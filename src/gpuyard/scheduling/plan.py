@@ -140,6 +140,7 @@ class Request:
     created_us: int = 0  # since when it waits
     time_limit_us: int | None = None  # None: it may run for ever
     mode: str = "shared"  # how its slices share their cards, a name of `state.MODES`
+    instances: bool = True  # whether what runs it can put it into a MIG instance
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,16 @@ class _Kind:
         return tuple(
             cls(
                 each.spot,
-                Request("", each.shape, each.count, each.card_model, each.cpu_milli, each.memory_bytes, mode=each.mode),
+                Request(
+                    "",
+                    each.shape,
+                    each.count,
+                    each.card_model,
+                    each.cpu_milli,
+                    each.memory_bytes,
+                    mode=each.mode,
+                    instances=each.instances,
+                ),
             )
             for each in members
         )

@@ -37,9 +37,7 @@ def judge(slices: Sequence[Slice], printed: bytes, multiprocessors: Mapping[str,
     """What held; under MPS the share is judged by how many of a card's `multiprocessors` (by its UUID) a program gets.
 
     Raises YardError `verify_failed` where the program could not try anything, or did not say."""
-    report = _report(printed)
-    if "error" in report:
-        raise YardError("verify_failed", reason=str(report["error"])[:200])
+    report = read_report(printed)
     told: list[Mapping[str, Any]] = report.get("cards") or []
     seen = {str(card.get("uuid")): card for card in told}
     cut = {each.card_uuid: each for each in slices}
@@ -67,7 +65,8 @@ def _card(cut: Slice, told: Mapping[str, Any], multiprocessors: int | None) -> I
             yield Check("compute", way, cut.card_uuid, share, got, held)
 
 
-def _report(printed: bytes) -> dict[str, Any]:
+def read_report(printed: bytes) -> dict[str, Any]:
+    """What the program printed last. Raises YardError `verify_failed` where it failed, or that is no report."""
     text = printed.decode(errors="replace").strip()
     try:
         report: object = json.loads(text.rpartition("\n")[2])
@@ -75,4 +74,7 @@ def _report(printed: bytes) -> dict[str, Any]:
         raise YardError("verify_failed", reason=text[-200:] or "--") from None
     if not isinstance(report, dict):
         raise YardError("verify_failed", reason=text[-200:])
-    return cast("dict[str, Any]", report)
+    found = cast("dict[str, Any]", report)
+    if "error" in found:
+        raise YardError("verify_failed", reason=str(found["error"])[:200])
+    return found
