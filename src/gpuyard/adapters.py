@@ -145,6 +145,7 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bo
     cards = [card for probe in yard.probes for node in probe.probe().nodes for card in node.cards]
     if not cards or yard.engine.default == "simulated":
         return
+    from gpuyard.instances import cut_by_mig
     from gpuyard.limiting import scratch_groups, try_kernel_on, unit_groups
     from gpuyard.slicing.building import PROBE
     from gpuyard.slicing.keeper import DRIVER_INSIDE, LIBRARIES_INSIDE
@@ -190,6 +191,7 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bo
     yard.engine.given = keeper.given_multiprocessors
     yard.engine.on_close(keeper.end_mps)
     yard.engine.on_each_runtime(enforce)
+    cut_by_mig(yard, cards, keeper.driver, state)
 
 
 def find_driver_inside(keeper: SliceKeeper, simulated: bool, cards: frozenset[str]) -> DriverInside | None:
@@ -227,11 +229,14 @@ def try_slices(
     try:
         keeper = SliceKeeper(state / "slices", _emulator(cards, state, kernel_limits) if simulated else real_driver())
         under_mps = set(keeper.ceilings())  # by an earlier yard, whose programs run on: nobody else could open them
-        told = try_ways(keeper, [card.uuid for card in cards if card.uuid not in under_mps])
+        uncut = [card.uuid for card in cards if card.mig is None]  # of the others, instances are tried instead
+        told = try_ways(keeper, [uuid for uuid in uncut if uuid not in under_mps])
         told |= dict.fromkeys(under_mps.intersection(card.uuid for card in cards))
     except (YardError, ValueError, OSError) as error:
         return None, frozenset(), Finding("slices", False, {"detail": why(error)})
     held = frozenset(uuid for uuid, why in told.items() if why is None)
+    if not uncut:
+        return keeper, held, Finding("slices", None, {"detail": "MIG"})
     params = {"cards": len(held), "detail": reasons(told), "by": "preload" if keeper.preload else "library_path"}
     return keeper, held, Finding("slices", bool(held), params)
 
@@ -266,7 +271,13 @@ def _emulator(cards: Sequence[Card], state: Path, kernel_limits: bool | None) ->
     from gpuyard.testing.specs import parse
 
     emulated = [
-        replace(parse(f"1x{card.model}")[0], uuid=card.uuid, memory_bytes=card.memory_bytes, pci_bus=index + 1)
+        replace(
+            parse(f"1x{card.model}")[0],
+            uuid=card.uuid,
+            memory_bytes=card.memory_bytes,
+            pci_bus=index + 1,
+            mig=card.mig is not None,
+        )
         for index, card in enumerate(cards)
     ]
     limited = kernel_limits or (kernel_limits is None and (state / "emulator.groups").exists())

@@ -379,6 +379,7 @@ def doctor(options: UpOptions) -> DoctorReport:
     from gpuyard.hardware.probe import Finding
     from gpuyard.hardware.simulated import SimulatedProbe
     from gpuyard.hardware.this_machine import MachineProbe
+    from gpuyard.instances import try_mig
     from gpuyard.limiting import scratch_groups, try_kernel_on
     from gpuyard.model.slices import SliceShape
     from gpuyard.slicing.ladder import guarantee
@@ -408,6 +409,8 @@ def doctor(options: UpOptions) -> DoctorReport:
                 with scratch_groups() as groups:
                     by_kernel, finding = try_kernel_on(keeper, shim, mps, groups, wanted)
                 findings.append(finding)
+                instances, found = try_mig(cards, keeper.driver, Path(scratch), "doctor")[1:]
+                shim, findings = (shim | instances if kind == "process" else shim), [*findings, *found]
         if kind == "container":
             inside = find_driver_inside(keeper, options.simulate is not None, shim) if keeper is not None else None
             shim &= inside.cards if inside is not None else frozenset()
@@ -430,7 +433,7 @@ def doctor(options: UpOptions) -> DoctorReport:
                         "because": verdict.because,
                         "not_protected": list(verdict.not_protected),
                     }
-                    for name, parts in (("full", 1), ("fraction", 2))
+                    for name, parts in ((("full", 1), ("fraction", 2)) if card.mig is None else (("instance", 1),))
                     for verdict in [
                         guarantee(card, SliceShape.fraction(card.memory_bytes, parts), kind, shim, mps, by_kernel)
                     ]

@@ -75,11 +75,12 @@ def _find_scheduler(policy: Policy) -> Scheduler:
     from gpuyard.scheduling.best_fit import BestFit
     from gpuyard.scheduling.fragmentation_aware import FragmentationAware
     from gpuyard.scheduling.gangs import Gangs
+    from gpuyard.scheduling.mig_slices import MigSlices
 
     try:
-        return Gangs(FragmentationAware(find_engine(), policy=policy))
+        return Gangs(MigSlices(FragmentationAware(find_engine(), policy=policy)))
     except YardError:
-        return Gangs(BestFit())
+        return Gangs(MigSlices(BestFit()))
 
 
 def engine_here() -> EngineMaker | None:

@@ -36,9 +36,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(program: Path) -> Iterator[Start]:
     running: list[subprocess.Popen[str]] = []
 
-    def begin(machine: Machine, *words: str) -> subprocess.Popen[str]:
+    def begin(machine: Machine, *words: str, **variables: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [program, *words], env=machine.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [program, *words], env=machine.env() | variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         running.append(process)
         return process

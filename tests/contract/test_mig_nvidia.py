@@ -18,7 +18,7 @@ PROGRAM = """
 import json, pynvml as n
 from gpuyard.hardware import mig_nvidia as mig
 from gpuyard.model.slices import SliceShape
-from gpuyard.slicing.mig import plan, room
+from gpuyard.scheduling.mig_places import plan, room
 n.nvmlInit()
 card = n.nvmlDeviceGetHandleByIndex(0)
 say = []
@@ -48,7 +48,7 @@ third = next(p for p in told.profiles if p.compute_slices == 3)
 small = next(p for p in told.profiles if p.compute_slices == 1)
 shapes = [SliceShape(small.memory_bytes, 142857), SliceShape(third.memory_bytes, 428571), SliceShape(small.memory_bytes, 1)]
 places = plan(told, shapes)
-mig.make(n, card, places)
+made = [mig.make(n, card, place) for place in places]
 after = mig.read(n, card)
 say += [after.enabled, sorted((p.profile_id, p.start) for p in after.taken) == sorted((p.profile_id, p.start) for p in places)]
 left = room(after)

@@ -9,7 +9,7 @@ from gpuyard.texts import error_text
 
 
 def counts(spec: str) -> list[tuple[str, int]]:
-    return [(model.name, count) for model, count in parse_spec(spec)]
+    return [(group.model.name, group.count) for group in parse_spec(spec)]
 
 
 @pytest.mark.parametrize(

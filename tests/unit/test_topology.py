@@ -9,7 +9,7 @@ import pytest
 
 from gpuyard.catalog import cards as catalog
 from gpuyard.hardware import fleet_file
-from gpuyard.hardware.simulated import SimulatedProbe, simulated_node
+from gpuyard.hardware.simulated import CardGroup, SimulatedProbe, simulated_node
 from gpuyard.hardware.topology_amd import parse_amd_smi, parse_rocm_smi
 from gpuyard.hardware.topology_nvidia import parse_matrix, parse_nvlink_status
 from gpuyard.hardware.topology_nvml import probe_topology
@@ -218,6 +218,6 @@ def test_cpu_lists_go_both_ways() -> None:
 
 
 def test_bridges_join_two_cards() -> None:
-    node = simulated_node("n", [(catalog.find("RTX3090"), 4)])
+    node = simulated_node("n", [CardGroup(catalog.find("RTX3090"), 4)])
     assert node.topology is not None
     assert [len(island) for island in node.topology.islands()] == [2, 2]

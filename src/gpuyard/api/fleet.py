@@ -107,7 +107,7 @@ def doctor_view(caller: Asking) -> views.View:
                 "node": card.node,
                 "guarantees": [
                     _guarantee(card, parts, name, yard.engine, caller.language)
-                    for name, parts in (("full", FRACTIONS["full"]), ("fraction", FRACTIONS["half"]))
+                    for name, parts in (_SHAPES if card.mig is None else _INSTANCES)
                 ],
             }
             for card in cards
@@ -115,6 +115,8 @@ def doctor_view(caller: Asking) -> views.View:
     }
 
 
+_SHAPES = (("full", FRACTIONS["full"]), ("fraction", FRACTIONS["half"]))
+_INSTANCES = (("instance", FRACTIONS["full"]),)
 _WORD = {True: "ok", False: "missing", None: "unknown"}
 
 

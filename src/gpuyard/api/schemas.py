@@ -98,6 +98,7 @@ class SliceView(BaseModel):
     compute_ppm: int
     guarantee: str
     not_protected: list[str]
+    instance: str | None  # the MIG instance that backs it: its profile, and where on the card it begins
 
 
 class EndpointView(BaseModel):

@@ -16,10 +16,11 @@ from gpuyard.api.rendering import answer
 from gpuyard.engines.runtime import Runtime, Session
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import Lease
-from gpuyard.model.slices import Guarantee
+from gpuyard.model.slices import Guarantee, Slice
 from gpuyard.model.workloads import Workload
 from gpuyard.slicing.ladder import enforced
-from gpuyard.slicing.verify import TRY_MILLISECONDS, judge, judge_past, past_library
+from gpuyard.slicing.verify import TRY_MILLISECONDS, Check, judge, judge_past, past_library
+from gpuyard.slicing.verify_mig import judge_instance
 
 router = APIRouter(tags=["inside"])
 _TIMEOUT_S: Final = 120.0
@@ -36,11 +37,12 @@ async def verify(
     if program is None:
         raise YardError("nothing_to_verify", workload=found.name, guarantee=lease.slices[0].guarantee.value)
     runtime = caller.yard.engine.get(found.runtime)
-    engine = caller.yard.engine
     printed = await _printed(runtime, lease.unit_name, (program, str(TRY_MILLISECONDS)))
-    checks = judge(lease.slices, printed, engine.multiprocessors, engine.given(lease.unit_name))
+    checks = _judge(caller, lease, printed)
+    engine = caller.yard.engine
     driver = engine.drivers.get(found.runtime)
-    if driver is not None and any(cut.guarantee is Guarantee.KERNEL for cut in lease.slices):
+    held_by_driver = any(cut.guarantee is Guarantee.KERNEL and cut.mig is None for cut in lease.slices)
+    if driver is not None and held_by_driver:
         engine.trying.add(lease.unit_name)
         try:
             past = await _printed(runtime, lease.unit_name, past_library(program, driver))
@@ -79,11 +81,24 @@ async def _printed(runtime: Runtime, unit: str, command: tuple[str, ...]) -> byt
         await session.close()
 
 
+def _judge(caller: Asking, lease: Lease, printed: bytes) -> tuple[Check, ...]:
+    cut, engine = lease.slices[0], caller.yard.engine
+    if cut.mig is None:
+        return judge(lease.slices, printed, engine.multiprocessors, engine.given(lease.unit_name))
+    card = caller.yard.roster.card(cut.card_uuid)
+    profile = None if card is None or card.mig is None else card.mig.profile(cut.mig.place.profile_id)
+    return judge_instance(cut, profile, printed)
+
+
 async def _all(session: Session) -> bytes:
     printed = b""
     while piece := await session.read():
         printed = (printed + piece)[-65536:]
     return printed
+
+
+def _in_an_instance(cut: Slice) -> bool:
+    return cut.mig is not None and cut.guarantee is not Guarantee.NONE
 
 
 def _enforced(caller: Asking, workload: str, replica: int | None, tenant: str | None) -> tuple[Workload, Lease]:
@@ -98,7 +113,8 @@ def _enforced(caller: Asking, workload: str, replica: int | None, tenant: str | 
     for lease in held:
         if replica in (None, lease.replica) and lease.state == "active":
             levels = {cut.guarantee for cut in lease.slices}
-            if not levels or not all(enforced(level) for level in levels):
+            held = all(enforced(cut.guarantee) or _in_an_instance(cut) for cut in lease.slices)
+            if not levels or not held:
                 told = ", ".join(sorted(level.value for level in levels)) or "--"
                 raise YardError("nothing_to_verify", workload=found.name, guarantee=told)
             return found, lease

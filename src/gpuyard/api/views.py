@@ -97,7 +97,10 @@ def lease_view(lease: Lease, runtime: str, language: str) -> View:
                 "memory_bytes": cut.shape.memory_bytes,
                 "compute_ppm": cut.shape.compute_ppm,
                 "guarantee": cut.guarantee.value,
-                "not_protected": [text(f"guarantee.{key}", language) for key in left_open(cut.guarantee, runtime)],
+                "not_protected": [
+                    text(f"guarantee.{key}", language) for key in left_open(cut.guarantee, runtime, cut.mig is not None)
+                ],
+                "instance": None if cut.mig is None else str(cut.mig),
             }
             for cut in lease.slices
         ],

@@ -12,7 +12,7 @@ from gpuyard.texts import text
 
 _DOMAINS = frozenset({"island", "node", "rack", "fleet"})
 _MOVED = frozenset({"moved_blocked", "moved_low_load", "moved_back"})
-_SCHEDULERS = frozenset({"best_fit", "fragmentation_aware", "nearest"})
+_SCHEDULERS = frozenset({"mig", "best_fit", "fragmentation_aware", "nearest"})
 
 
 def why_view(told: Why, language: str) -> views.View:
@@ -45,7 +45,7 @@ def why_view(told: Why, language: str) -> views.View:
 
 
 def _placed_lines(lease: Lease, row: PlacementRow, language: str) -> list[str]:
-    cards = ", ".join(cut.card_uuid for cut in lease.slices)
+    cards = ", ".join(f"{cut.card_uuid} {cut.mig or ''}".rstrip() for cut in lease.slices)
     waited = _seconds(row.why.get("waited_us"))
     facts = {"replica": lease.replica, "node": lease.node, "cards": cards, "waited": waited}
     scheduler = row.why.get("scheduler")
@@ -56,6 +56,7 @@ def _placed_lines(lease: Lease, row: PlacementRow, language: str) -> list[str]:
     if scheduler in _SCHEDULERS:
         lines.append(text(f"why.scheduler.{scheduler}", language))
     terms = dict(shown_terms(row))
+    terms.pop("instance", None)  # said with its card
     domain, link = terms.pop("domain", None), terms.pop("worst_link", None)
     if domain in _DOMAINS:
         lines.append(text(f"why.domain.{domain}", language))

@@ -79,6 +79,7 @@ class Actor:
             placed = placements.of(c, [lease.id]).get(lease.id)
         cards = ",".join(cut.card_uuid for cut in lease.slices)
         simulated = self.yard.simulated_cards
+        shape = lease.slices[0].shape if lease.slices else spec.slices.shape  # an instance has more than was asked for
         mine = {
             "GPUYARD_WORKLOAD": workload.name,
             "GPUYARD_WORKLOAD_ID": workload.id,
@@ -87,8 +88,8 @@ class Actor:
             "GPUYARD_REPLICAS": str(spec.replicas),
             "GPUYARD_ATTEMPT": str(lease.attempt),
             "GPUYARD_CARDS": cards,
-            "GPUYARD_SLICE_MEMORY_BYTES": str(spec.slices.shape.memory_bytes),
-            "GPUYARD_SLICE_COMPUTE_PPM": str(spec.slices.shape.compute_ppm),
+            "GPUYARD_SLICE_MEMORY_BYTES": str(shape.memory_bytes),
+            "GPUYARD_SLICE_COMPUTE_PPM": str(shape.compute_ppm),
             # Simulated cards do not exist for a driver: the unit must not pick a real one instead.
             "CUDA_VISIBLE_DEVICES": "" if simulated else cards,
             "NVIDIA_VISIBLE_DEVICES": "void" if simulated else cards,

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 
 from gpuyard.control.waiting import HOLDING, RunningView
 from gpuyard.model.fleet import Card, Node
 from gpuyard.model.leases import Lease, PurchaseOption
+from gpuyard.model.mig import MigCard, MigCut
 from gpuyard.model.states import CardState, NodeState
 from gpuyard.model.workloads import Workload, WorkloadSpec
 from gpuyard.scheduling.plan import CardView, NodeView, Snapshot
@@ -31,6 +32,7 @@ class FleetView:
         default_factory=lambda: defaultdict[str, dict[str, tuple[Lease, WorkloadSpec]]](dict)
     )
     _used: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])  # by card: bytes and ppm
+    _instances: Mapping[str, tuple[MigCut, ...]] = field(default_factory=dict[str, tuple[MigCut, ...]])  # by card
     _moves: Mapping[str, Move] = field(default_factory=dict[str, Move])
     _nodes: dict[str, tuple[Node, NodeView]] = field(default_factory=dict[str, tuple[Node, NodeView]])
 
@@ -44,11 +46,12 @@ class FleetView:
     ) -> Snapshot:
         """The fleet now, from one reading of the store."""
         on_their_way = moves.under_way(c)
-        used = _with_moves(leases.usage(c), on_their_way)
+        used, instances = _with_moves(leases.usage(c), on_their_way), leases.instances(c)
         stale = self._renew_leases(open_leases, workloads)
         stale |= {move.held.node for move in (*self._moves.values(), *on_their_way.values())}
         cards = {uuid for uuid in used.keys() | self._used.keys() if used.get(uuid) != self._used.get(uuid)}
-        self._used, self._moves = used, on_their_way
+        cards |= {u for u in instances.keys() | self._instances.keys() if instances.get(u) != self._instances.get(u)}
+        self._used, self._instances, self._moves = used, instances, on_their_way
         kept, self._nodes = self._nodes, {}
         for node in nodes:
             before = kept.get(node.name)
@@ -97,7 +100,12 @@ class FleetView:
             name=node.name,
             cpu_free_milli=node.cpu_milli - cpu_milli,
             memory_free_bytes=node.memory_bytes - memory_bytes,
-            cards=tuple(_card_view(card, self._used.get(card.uuid, (0, 0)), card.uuid in paid) for card in node.cards),
+            cards=tuple(
+                _card_view(card, self._used.get(card.uuid, (0, 0)), card.uuid in paid)
+                if card.mig is None
+                else _mig_view(card, card.mig, self._used.get(card.uuid, (0, 0)), self._instances.get(card.uuid, ()))
+                for card in node.cards
+            ),
             schedulable=node.state is NodeState.READY,
             rack=node.rack,
             topology=node.topology,
@@ -123,3 +131,24 @@ def _card_view(card: Card, used: tuple[int, int], paid: bool) -> CardView:
         pci_address=card.pci_address,
         paid=paid,
     )
+
+
+def _mig_view(card: Card, mig: MigCard, used: tuple[int, int], held: Sequence[MigCut]) -> CardView:
+    """A card in MIG mode, with what is on it: instances of leases, and those of others, which are there already. What a
+    lease holds of it in another way is of a time before the mode: until it ends, nothing can be made of the card."""
+    view = _card_view(card, used, False)
+    for place in mig.taken:
+        if (profile := mig.profile(place.profile_id)) is not None:
+            shape = mig.shape(profile)
+            view = replace(
+                view,
+                memory_free_bytes=view.memory_free_bytes - shape.memory_bytes,
+                compute_free_ppm=view.compute_free_ppm - shape.compute_ppm,
+            )
+    view = replace(
+        view, mig=replace(mig, taken=(*mig.taken, *(cut.place for cut in held if cut.place not in mig.taken)))
+    )
+    shapes = [mig.shape(p) for cut in held if (p := mig.profile(cut.place.profile_id)) is not None]
+    if sum(shape.memory_bytes for shape in shapes) != used[0]:
+        view = replace(view, schedulable=False)
+    return view

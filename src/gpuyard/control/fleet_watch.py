@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -10,6 +10,7 @@ from gpuyard.catalog.prices import PriceBook
 from gpuyard.control import volumes
 from gpuyard.control.clock import latest
 from gpuyard.control.incidents import close_one, open_one
+from gpuyard.control.instances import with_others
 from gpuyard.control.roster import Roster
 from gpuyard.control.yard import Yard
 from gpuyard.hardware.confidential import find_confidential
@@ -17,6 +18,7 @@ from gpuyard.hardware.probe import Finding
 from gpuyard.model.events import Event
 from gpuyard.model.fleet import Card, Node
 from gpuyard.model.incidents import Cause, Incident
+from gpuyard.model.mig import MigProfile
 from gpuyard.model.names import new_id
 from gpuyard.model.states import CardState, NodeState
 from gpuyard.model.units import format_price
@@ -47,6 +49,10 @@ def update_fleet(yard: Yard, now_us: int) -> None:
             known = {node.name: node for node in fleet.nodes(c)}
     if not yard.roster.nodes:
         yard.roster = _roster(yard, list(known.values()))
+    others = yard.engine.mig_others()
+    if others != yard.mig_others:
+        yard.mig_others = others
+        yard.roster = _roster(yard, [_alone(node) for node in yard.roster.nodes])
     if all(_same(node, known.get(name)) for name, node in found.items()) and all(
         name in found or node.state is NodeState.LOST for name, node in known.items()
     ):
@@ -75,6 +81,7 @@ def offer_anew(yard: Yard) -> None:
 def _roster(yard: Yard, nodes: list[Node]) -> Roster:
     kind = yard.engine.default
     engine = yard.engine
+    nodes = with_others(nodes, yard.mig_others)
     return Roster.of(nodes, yard.book, kind, engine.shim_on(kind), engine.mps_on(kind), engine.kernel_on(kind))
 
 
@@ -84,9 +91,19 @@ def _same(node: Node, known: Node | None) -> bool:
     facts = (node.cpu_milli, node.memory_bytes, node.rack, node.region)
     if facts != (known.cpu_milli, known.memory_bytes, known.rack, known.region) or node.topology != known.topology:
         return False
-    here = {card.uuid: card.memory_bytes for card in node.cards}
-    there = {card.uuid: card.memory_bytes for card in known.cards if card.state is not CardState.MISSING}
+    here = {card.uuid: (card.memory_bytes, _profiles(card)) for card in node.cards}
+    there = {c.uuid: (c.memory_bytes, _profiles(c)) for c in known.cards if c.state is not CardState.MISSING}
     return here == there
+
+
+def _profiles(card: Card) -> tuple[MigProfile, ...] | None:
+    return None if card.mig is None else card.mig.profiles
+
+
+def _alone(node: Node) -> Node:
+    """The node with no instances of others on its cards."""
+    cards = (card if card.mig is None else replace(card, mig=replace(card.mig, taken=())) for card in node.cards)
+    return replace(node, cards=tuple(cards))
 
 
 @dataclass(frozen=True, slots=True)

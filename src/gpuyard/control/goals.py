@@ -47,9 +47,12 @@ def compare(yard: Yard, goal: Goal, count: int, option: PurchaseOption | None = 
     options = (PurchaseOption.ON_DEMAND, PurchaseOption.SPOT) if option is None else (option,)
     offered: list[Offered] = []
     most = 0
-    for model in sorted({card.model for card in yard.roster.cards if yard.book.sells(card.model)}):
+    whole = [card for card in yard.roster.cards if card.mig is None]  # what is in MIG mode is never had whole
+    for model in sorted({card.model for card in whole if yard.book.sells(card.model)}):
         row = catalog.lookup(model)
-        on_one_node = max(sum(card.model == model for card in node.cards) for node in yard.roster.nodes)
+        on_one_node = max(
+            sum(card.model == model and card.mig is None for card in node.cards) for node in yard.roster.nodes
+        )
         most = max(most, on_one_node)
         if row is None or on_one_node < count:
             continue

@@ -110,6 +110,8 @@ def prepare(yard: Yard, wish: Launch) -> Prepared:
     must_be_a_bid(yard, wish.option, slices, wish.max_price_nano)
     runtime = yard.engine.choose(wish.runtime, reference)
     _check_one_card_under_mps(yard, slices, runtime.kind)
+    if slices.mig and runtime.kind == "container":
+        raise YardError("mig_no_containers", model=slices.card_model)
     spec = WorkloadSpec(
         kind=wish.kind,
         command=command,

@@ -10,6 +10,7 @@ from gpuyard.control.yard import Yard
 from gpuyard.model.leases import Lease
 from gpuyard.model.states import LeaseState
 from gpuyard.model.workloads import Workload, WorkloadSpec
+from gpuyard.scheduling.mig_slices import ONLY_MIG
 from gpuyard.scheduling.plan import Learning, Request
 from gpuyard.scheduling.spot_room import HOURS_A_WEEK, WEEKS_KEPT, hour_of
 from gpuyard.store import arrivals, demand
@@ -41,4 +42,12 @@ def recall_arrivals(yard: Yard) -> None:
 
 def _request(spec: WorkloadSpec) -> Request:
     wish = spec.slices
-    return Request("", wish.shape, wish.count, wish.card_model, spec.cpu_milli, spec.memory_bytes)
+    return Request(
+        "",
+        wish.shape,
+        wish.count,
+        wish.card_model,
+        spec.cpu_milli,
+        spec.memory_bytes,
+        mode=ONLY_MIG if wish.mig else "shared",
+    )

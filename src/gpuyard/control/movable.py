@@ -22,7 +22,8 @@ def is_movable(lease: Lease, workload: Workload, open_leases: Sequence[Lease], i
     spec = workload.spec
     said = spec.labels.get(LABEL, "").lower()
     steady = lease.state is LeaseState.ACTIVE and workload.desired is Desired.RUN and lease.reason is None
-    if not steady or spec.is_gang or said == "no" or spec.option is PurchaseOption.SPOT:
+    in_an_instance = any(cut.mig is not None for cut in lease.slices)  # which stays where it was made
+    if not steady or in_an_instance or spec.is_gang or said == "no" or spec.option is PurchaseOption.SPOT:
         return False
     if spec.kind is WorkloadKind.SERVICE:
         others = [x for x in open_leases if x.workload_id == workload.id and x.id != lease.id]

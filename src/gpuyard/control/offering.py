@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from gpuyard.catalog import cards as catalog
 from gpuyard.catalog import offers as catalog_offers
+from gpuyard.control.instances import with_instances
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.fleet import Card
@@ -19,6 +20,7 @@ from gpuyard.model.slices import SliceShape
 from gpuyard.model.states import CardState
 from gpuyard.model.units import SHARE_WHOLE_PPM, format_share, format_size
 from gpuyard.model.workloads import SliceRequest
+from gpuyard.scheduling.mig_places import profile_for, room
 from gpuyard.scheduling.tiers import Goal
 from gpuyard.store import leases
 
@@ -50,22 +52,26 @@ class Allowance:
 
 def list_offers(yard: Yard, c: Connection) -> list[Offer]:
     """Every offer of the cards that are here, with how many could be granted now."""
-    used = leases.usage(c)
-    return [replace(offer, available=_available(offer, yard.roster.cards, used)) for offer in yard.roster.offers]
+    used, cards = leases.usage(c), with_instances(yard.roster.cards, leases.instances(c))
+    return [replace(offer, available=_available(offer, cards, used)) for offer in yard.roster.offers]
 
 
 def free_slots(yard: Yard, c: Connection, name: str | None) -> int:
     """How many of one offer could be granted now; none of what is no offer."""
     offer = next((one for one in yard.roster.offers if one.name == name), None)
-    return 0 if offer is None else _available(offer, yard.roster.cards, leases.usage(c))
+    if offer is None:
+        return 0
+    return _available(offer, with_instances(yard.roster.cards, leases.instances(c)), leases.usage(c))
 
 
 def _available(offer: Offer, cards: Sequence[Card], used: dict[str, tuple[int, int]]) -> int:
+    if offer.mig:
+        return sum(_room(card, offer) for card in cards if card.model == offer.card_model)
     each_bytes, each_ppm, model = offer.shape.memory_bytes, offer.shape.compute_ppm, offer.card_model
     whole: dict[int, int] = {}  # how many fit on a card that is free: most are, or are alike
     free = 0
     for card in cards:
-        if card.model != model or card.state is not CardState.HEALTHY:
+        if card.model != model or card.state is not CardState.HEALTHY or card.mig is not None:
             continue
         held = used.get(card.uuid)
         if held is not None:
@@ -76,6 +82,13 @@ def _available(offer: Offer, cards: Sequence[Card], used: dict[str, tuple[int, i
             whole[size] = min(size // each_bytes, SHARE_WHOLE_PPM // each_ppm)
         free += whole[size]
     return free
+
+
+def _room(card: Card, offer: Offer) -> int:
+    """How many more instances of the offer's profile a card in MIG mode takes."""
+    if card.mig is None or card.state is not CardState.HEALTHY:
+        return 0
+    return room(card.mig).get(offer.name.rpartition("-")[2], 0)
 
 
 def resolve(
@@ -117,14 +130,38 @@ def _request(yard: Yard, wish: SliceWish, cards: Sequence[Card]) -> SliceRequest
             raise YardError("invalid_request", reason="offer_and_shape")
         sold = [card for card in cards if yard.book.sells(card.model)]
         known = catalog_offers.shape_of(wish.offer, sold)
-        return SliceRequest(known.shape, known.card_model, wish.count, wish.offer.lower())
+        if known.mig and wish.count > 1:
+            raise YardError("mig_one_slice", count=wish.count, model=known.card_model)
+        return SliceRequest(known.shape, known.card_model, wish.count, wish.offer.lower(), known.mig)
     model: str | None = None
     if wish.card_model is not None:
         model = catalog.find(wish.card_model).name
         if not any(card.model == model for card in cards):
             present = ", ".join(sorted({card.model for card in cards})) or "--"
             raise YardError("no_card_of_model", model=model, present=present)
+        if all(card.mig is not None for card in cards if card.model == model):
+            return _instance(wish, model, cards)
     return SliceRequest(_shape(wish, model, cards), model, wish.count)
+
+
+def _instance(wish: SliceWish, model: str, cards: Sequence[Card]) -> SliceRequest:
+    """Of a model that is in MIG mode altogether: the smallest instance that has what was asked for. What was not said
+    is not asked for.
+
+    Raises YardError `mig_one_slice` and `mig_too_large`.
+    """
+    if wish.count > 1:
+        raise YardError("mig_one_slice", count=wish.count, model=model)
+    wanted = SliceShape(wish.memory_bytes or 1, wish.compute_ppm or 1)
+    if wish.memory_bytes is None and wish.compute_ppm is None:
+        wanted = SliceShape(min(card.memory_bytes for card in cards if card.model == model), SHARE_WHOLE_PPM)
+    card = next(card.mig for card in cards if card.model == model and card.mig is not None)
+    profile = profile_for(card, wanted)
+    if profile is None:
+        largest = max(card.profiles, key=lambda each: (each.compute_slices, each.memory_bytes))
+        memory, offer = format_size(largest.memory_bytes), catalog_offers.offer_name(model, largest.name)
+        raise YardError("mig_too_large", model=model, largest=largest.name, memory=memory, offer=offer)
+    return SliceRequest(card.shape(profile), model, 1, catalog_offers.offer_name(model, profile.name), mig=True)
 
 
 def _shape(wish: SliceWish, model: str | None, cards: Sequence[Card]) -> SliceShape:
@@ -133,7 +170,7 @@ def _shape(wish: SliceWish, model: str | None, cards: Sequence[Card]) -> SliceSh
         return SliceShape(memory, compute)
     if model is None:
         raise YardError("invalid_request", reason="no_shape")
-    whole = min(card.memory_bytes for card in cards if card.model == model)
+    whole = min(card.memory_bytes for card in cards if card.model == model and card.mig is None)
     if memory is not None:
         return SliceShape(memory, max(1, min(SHARE_WHOLE_PPM, memory * SHARE_WHOLE_PPM // whole)))
     if compute is not None:
@@ -144,6 +181,8 @@ def _shape(wish: SliceWish, model: str | None, cards: Sequence[Card]) -> SliceSh
 def _check_fits(request: SliceRequest, cards: Sequence[Card]) -> list[Card]:
     shape = request.shape
     of_model = [card for card in cards if request.card_model in (None, card.model)]
+    if request.count > 1 and any(card.mig is None for card in of_model):
+        of_model = [card for card in of_model if card.mig is None]  # a program computes in one instance
     fitting = [card for card in of_model if card.memory_bytes >= shape.memory_bytes]
     if not fitting:
         largest = max((card.memory_bytes for card in of_model), default=0)
@@ -155,6 +194,8 @@ def _check_fits(request: SliceRequest, cards: Sequence[Card]) -> list[Card]:
             card_memory=format_size(largest),
         )
     most = max(Counter(card.node for card in fitting).values())
+    if request.count > 1 and all(card.mig is not None for card in fitting):
+        raise YardError("mig_one_slice", count=request.count, model=fitting[0].model)
     if request.count > most:
         raise YardError("too_many_slices", count=request.count, most=most)
     return fitting
@@ -162,7 +203,7 @@ def _check_fits(request: SliceRequest, cards: Sequence[Card]) -> list[Card]:
 
 def _allowance(yard: Yard, request: SliceRequest, fitting: Sequence[Card], spot: bool) -> Allowance:
     """The dominant share of the card's part of its node; of the poorest model where any model will do."""
-    whole = {offer.card_model: offer for offer in yard.roster.offers if offer.name.endswith("-full")}
+    whole = {offer.card_model: offer for offer in yard.roster.offers if offer.shape.compute_ppm == SHARE_WHOLE_PPM}
     found: list[Allowance] = []
     for card in {card.model: card for card in fitting}.values():
         offer = whole.get(card.model)

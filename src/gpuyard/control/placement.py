@@ -19,12 +19,14 @@ from gpuyard.control.waiting import take_standing, waiting_leases
 from gpuyard.control.world import LeaseChange, Moment
 from gpuyard.control.yard import Yard
 from gpuyard.model.events import Event
-from gpuyard.model.fleet import Node
+from gpuyard.model.fleet import Card, Node
 from gpuyard.model.leases import Lease, PurchaseOption, Terms
-from gpuyard.model.slices import Slice
+from gpuyard.model.mig import MigCut
+from gpuyard.model.slices import Slice, SliceShape
 from gpuyard.model.states import LeaseState
 from gpuyard.model.workloads import Workload
 from gpuyard.scheduling.cycle import Decision, Standing, decide
+from gpuyard.scheduling.mig_slices import ONLY_MIG
 from gpuyard.scheduling.plan import Learning, Placement, Request, Snapshot
 from gpuyard.slicing.ladder import guarantee
 from gpuyard.store import events, fleet, leases, placements
@@ -61,6 +63,8 @@ def request_for(lease_id: str, workload: Workload, waits_since_us: int) -> Reque
         spot=spec.option is PurchaseOption.SPOT,
         created_us=waits_since_us,
         time_limit_us=spec.time_limit_us,
+        mode=ONLY_MIG if wish.mig else "shared",
+        instances=workload.runtime != "container",
     )
 
 
@@ -121,6 +125,12 @@ def parts_of_plan(placements: Sequence[Placement], requests: Sequence[Request]) 
     return parts
 
 
+def _cut_shape(card: Card, cut: MigCut | None) -> SliceShape | None:
+    """What the instance really has, which may be more than was asked for; the price is of what was asked for."""
+    profile = None if card.mig is None or cut is None else card.mig.profile(cut.place.profile_id)
+    return None if card.mig is None or profile is None else card.mig.shape(profile)
+
+
 def _grant(
     c: Connection,
     yard: Yard,
@@ -134,7 +144,10 @@ def _grant(
     engine, kind = yard.engine, workload.runtime
     held = engine.shim_on(kind), engine.mps_on(kind), engine.kernel_on(kind)
     levels = {card.uuid: guarantee(card, shape, kind, *held).guarantee for card in cards}
-    cut = tuple(Slice(lease.id, card.uuid, shape, levels[card.uuid]) for card in cards)
+    cut = tuple(
+        Slice(lease.id, card.uuid, _cut_shape(card, placement.mig) or shape, levels[card.uuid], placement.mig)
+        for card in cards
+    )
     spot = lease.option is PurchaseOption.SPOT
     most = workload.spec.max_price_nano
     prices = [yard.book.price_nano(card.model, shape.share_of_card_ppm(card.memory_bytes), spot) for card in cards]

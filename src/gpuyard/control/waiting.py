@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from gpuyard.control.yard import Yard
 from gpuyard.model.leases import Lease, PurchaseOption
+from gpuyard.model.mig import MigCut
 from gpuyard.model.states import LeaseState
 from gpuyard.model.units import SECOND_US
 from gpuyard.model.workloads import Desired, Workload, WorkloadSpec
@@ -157,7 +158,7 @@ def _running(
         tenant_id=lease.tenant_id,
         node=node,
         card_uuids=tuple(cut.card_uuid for cut in lease.slices),
-        shape=spec.slices.shape,
+        shape=lease.slices[0].shape if _instance_of(lease) else spec.slices.shape,
         cpu_milli=spec.cpu_milli,
         memory_bytes=spec.memory_bytes,
         priority=spec.priority,
@@ -167,7 +168,12 @@ def _running(
         reclaimed_us=None if row is None else row.reclaimed_us,
         noticed=notice is not None,
         ends_us=min(ends, default=None),
+        mig=_instance_of(lease),
     )
+
+
+def _instance_of(lease: Lease) -> MigCut | None:
+    return lease.slices[0].mig if lease.slices else None
 
 
 def wanted_ppm(yard: Yard, open_leases: Iterable[Lease], workloads: Mapping[str, Workload]) -> dict[str, int]:

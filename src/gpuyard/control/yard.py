@@ -24,6 +24,7 @@ from gpuyard.engines.local import LocalEngine
 from gpuyard.engines.runtime import Observation
 from gpuyard.hardware.activity import CardActivity
 from gpuyard.hardware.probe import Finding, Probe
+from gpuyard.model.mig import MigPlace
 from gpuyard.model.tenants import Identity
 from gpuyard.model.times import Clock
 from gpuyard.scheduling.cycle import Waiting
@@ -52,6 +53,7 @@ class Yard:
     seen_version: int = 0  # changes whenever a unit or an address of `seen` is new or gone
     roster: Roster = field(default_factory=Roster)
     simulated_cards: bool = False
+    mig_others: Mapping[str, tuple[MigPlace, ...]] = field(default_factory=dict[str, tuple[MigPlace, ...]])  # not ours
     end_escaped: bool = False  # whether programs that go around their slice are ended, or only told of
     findings: tuple[Finding, ...] = ()
     fleet_seen_us: int | None = None  # when the probes last looked at the fleet; None: not since this yard began

@@ -14,6 +14,7 @@ from gpuyard.model.errors import YardError
 
 if TYPE_CHECKING:
     from gpuyard.engines.volumes.protocol import Volumes
+    from gpuyard.model.mig import MigPlace
     from gpuyard.slicing.escape import Stranger
     from gpuyard.slicing.kernel_units import LimitChange
     from gpuyard.slicing.mps import Restart
@@ -43,6 +44,8 @@ class LocalEngine:
         self.volumes: Volumes | None = None  # those that are encrypted; None: this engine knows none
         self.findings: tuple[Finding, ...] = ()  # what the runtimes found of this machine
         self.strangers: Callable[[], Sequence[Stranger]] = tuple  # who uses a card past its slice, as seen now
+        # By card in MIG mode, the instances on it that are not the yard's.
+        self.mig_others: Callable[[], Mapping[str, tuple[MigPlace, ...]]] = dict
         # By runtime, the program inside of units that tries what their slices hold.
         self.probes: dict[str, str] = {}
         self.drivers: dict[str, Path] = {}  # by runtime, the folder inside of units with the driver's own libcuda.so.1

@@ -2,7 +2,7 @@
 
 [[node]]
 name = "gpu-1"
-cards = "8xRTX4090"
+cards = "8xRTX4090"    # 2xH100:mig for cards in MIG mode
 cpus = 64            # cores; optional
 memory = "512GiB"    # optional
 rack = "r1"          # optional
@@ -76,7 +76,7 @@ def _node(row: _NodeRow, at: rows.Place) -> Node:
     if row.cpus is not None and row.cpus > MAX_CPUS:
         raise at.refuse("cpus", row.cpus, f"<= {MAX_CPUS}")
     cpu_milli = None if row.cpus is None else row.cpus * 1000
-    topology = _topology(row, sum(count for _, count in models), at)
+    topology = _topology(row, sum(group.count for group in models), at)
     return simulated_node(row.name, models, cpu_milli, memory_bytes, row.rack, row.region, topology)
 
 
@@ -94,6 +94,8 @@ def _topology(row: _NodeRow, cards: int, at: rows.Place) -> Topology | None:
 
 def _repaired(spec: str, error: YardError) -> str:
     """The spec with the model that is not known replaced by the nearest one, or an example."""
+    if error.code == "mig_not_there":
+        return spec.replace(":mig", "")
     if error.code != "unknown_card_model":
         return EXAMPLE
     return spec.replace(str(error.params["model"]), str(error.params["nearest"]), 1)

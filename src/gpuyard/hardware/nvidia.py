@@ -17,6 +17,7 @@ from gpuyard.hardware.local_node import local_node
 from gpuyard.hardware.probe import Finding, ProbeReport
 from gpuyard.hardware.topology_nvml import probe_topology
 from gpuyard.model.fleet import Card
+from gpuyard.model.mig import MigCard
 from gpuyard.model.topology import Topology
 
 if TYPE_CHECKING:
@@ -84,27 +85,25 @@ class NvidiaProbe:
             except nvml.NVMLError as error:
                 findings.append(Finding("card_lost", False, {"index": index, "detail": str(error)}))
                 continue
-            cards.append(card)
+            told = self._find_mig(nvml, handle, card, findings) if mig is not None else None
+            cards.append(card if told is None or not told.enabled else replace(card, mig=replace(told, taken=())))
             handles[card.pci_address] = handle
-            if mig is not None and mig[0]:
-                findings.append(Finding("mig_mode", False, {"card": card.uuid, "model": card.model}))
-            if mig is not None:
-                self._find_mig(nvml, handle, card, findings)
         findings.append(Finding("nvidia_cards", bool(cards), {"count": len(cards), "detail": f"{count} listed"}))
         if handles:
             self._topology = probe_topology(nvml, handles, self._pci_devices)
         if cards:
             findings.append(Finding("memory_limits", _has(nvml, MEMORY_LIMITS_SYMBOL), {"driver": driver or "--"}))
 
-    def _find_mig(self, nvml: ModuleType, handle: Any, card: Card, findings: list[Finding]) -> None:
+    def _find_mig(self, nvml: ModuleType, handle: Any, card: Card, findings: list[Finding]) -> MigCard | None:
         try:
             told = mig_nvidia.read(nvml, handle)
         except nvml.NVMLError:
-            return  # lost meanwhile: the next look says so
+            return None  # lost meanwhile: the next look says so
         if told is not None:
             profiles = ", ".join(profile.name for profile in told.profiles)
             params = {"card": card.uuid, "model": card.model, "profiles": profiles, "instances": len(told.taken)}
-            findings.append(Finding("mig_profiles", True, params))
+            findings.append(Finding("mig_mode" if told.enabled else "mig_profiles", True, params))
+        return told
 
     def _card(self, nvml: ModuleType, handle: Any, driver: str | None, findings: list[Finding]) -> Card:
         """What must be known of a card; raises NVMLError where it does not say."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID, uuid5
 
 from gpuyard.catalog import cards
 from gpuyard.catalog.cards import CardModel
+from gpuyard.catalog.mig import profiles_of
 from gpuyard.hardware.probe import Finding, ProbeReport
 from gpuyard.model.errors import YardError
 from gpuyard.model.fleet import Card, Node
+from gpuyard.model.mig import MigCard
 from gpuyard.model.topology import Link, LinkKind, Topology, format_cpu_list
 from gpuyard.model.units import GIB
 
@@ -25,15 +27,24 @@ MAX_TOPOLOGY_CARDS: Final = 64  # a matrix grows with the square; no real node h
 
 # A namespace of our own, so that a simulated UUID can never be that of a real card.
 _NAMESPACE: Final = UUID("6f9a3f0e-6f2d-5a0c-9a6e-3f1d0f7c9b41")
-_PART = re.compile(r"(?:([0-9]{1,12})\s*x\s*)?(\S(?:.*\S)?)", re.IGNORECASE | re.DOTALL)
+_PART = re.compile(r"(?:([0-9]{1,12})\s*x\s*)?(\S(?:.*?\S)?)(:mig)?", re.IGNORECASE | re.DOTALL)
 
 
-def parse_spec(text: str) -> tuple[tuple[CardModel, int], ...]:
-    """Models and how many of each, from `8xRTX4090,2xH100`; a model alone counts once.
+@dataclass(frozen=True, slots=True)
+class CardGroup:
+    """So many cards of a model, all in MIG mode or none."""
 
-    Raises YardError `fleet_spec_invalid`, or `unknown_card_model` with the nearest name.
+    model: CardModel
+    count: int
+    mig: bool = False
+
+
+def parse_spec(text: str) -> tuple[CardGroup, ...]:
+    """Models and how many of each, from `8xRTX4090,2xH100,1xH100:mig`; a model alone counts once.
+
+    Raises YardError `fleet_spec_invalid`, `unknown_card_model` with the nearest name, or `mig_not_there`.
     """
-    parts: list[tuple[CardModel, int]] = []
+    parts: list[CardGroup] = []
     for part in text.split(","):
         match = _PART.fullmatch(part.strip())
         # Without a count it must be a bare name: -1xL4, 1e30xL4 and 8x are counts that went wrong, not models.
@@ -42,15 +53,18 @@ def parse_spec(text: str) -> tuple[tuple[CardModel, int], ...]:
         count = 1 if match[1] is None else int(match[1])
         if not 1 <= count <= MAX_CARDS:
             raise _refuse(text)
-        parts.append((cards.find(match[2]), count))
-    if sum(count for _, count in parts) > MAX_CARDS:
+        group = CardGroup(cards.find(match[2]), count, match[3] is not None)
+        if group.mig and group.model.mig_instances is None:
+            raise YardError("mig_not_there", model=group.model.name)
+        parts.append(group)
+    if sum(group.count for group in parts) > MAX_CARDS:
         raise _refuse(text)
     return tuple(parts)
 
 
 def simulated_node(
     name: str,
-    models: Iterable[tuple[CardModel, int]],
+    models: Iterable[CardGroup],
     cpu_milli: int | None = None,
     memory_bytes: int | None = None,
     rack: str | None = None,
@@ -59,9 +73,10 @@ def simulated_node(
 ) -> Node:
     """A node with these cards. Unless told otherwise it has 8 cores and 64 GiB per card, and at least 16 cores and
     128 GiB. The same arguments always give the same cards, so that a restart finds them again."""
-    each = [model for model, count in models for _ in range(count)]
-    cpu_milli = max(16, 8 * len(each)) * 1000 if cpu_milli is None else cpu_milli
-    cards = tuple(_card(name, model, index, len(each)) for index, model in enumerate(each))
+    each = [group for group in models for _ in range(group.count)]
+    count = len(each)
+    cpu_milli = max(16, 8 * count) * 1000 if cpu_milli is None else cpu_milli
+    cards = tuple(_card(name, group, index, count) for index, group in enumerate(each))
     return Node(
         name=name,
         cpu_milli=cpu_milli,
@@ -72,7 +87,7 @@ def simulated_node(
         simulated=True,
         topology=topology.named([card.pci_address for card in cards])
         if topology
-        else _topology(cards, each, cpu_milli),
+        else _topology(cards, [group.model for group in each], cpu_milli),
     )
 
 
@@ -102,17 +117,31 @@ class SimulatedProbe:
         """The nodes as they are now."""
         nodes = self._nodes if not self._lost else tuple(self._without_lost(node) for node in self._nodes)
         count = sum(len(node.cards) for node in nodes)
-        return ProbeReport(nodes, (Finding("simulated_cards", bool(count), {"count": count, "nodes": len(nodes)}),))
+        found = Finding("simulated_cards", bool(count), {"count": count, "nodes": len(nodes)})
+        return ProbeReport(nodes, (found, *_find_mig(nodes)))
 
     def _without_lost(self, node: Node) -> Node:
         return replace(node, cards=tuple(card for card in node.cards if card.uuid not in self._lost))
 
 
-def _card(node: str, model: CardModel, index: int, count: int) -> Card:
+def _find_mig(nodes: Iterable[Node]) -> list[Finding]:
+    """Which models are in MIG mode, once each."""
+    found: dict[str, MigCard] = {}
+    for node in nodes:
+        found.update({card.model: card.mig for card in node.cards if card.mig is not None})
+    return [
+        Finding("mig_simulated", True, {"model": model, "profiles": ", ".join(p.name for p in mig.profiles)})
+        for model, mig in found.items()
+    ]
+
+
+def _card(node: str, group: CardGroup, index: int, count: int) -> Card:
+    model = group.model
+    uuid = f"GPU-{uuid5(_NAMESPACE, f'{node}/{index}/{model.name}')}"
     # Up to 16 cards hang on one PCI domain, as behind the switches of a server; the second half on socket 1.
     domain, slot = divmod(index, 16)
     return Card(
-        uuid=f"GPU-{uuid5(_NAMESPACE, f'{node}/{index}/{model.name}')}",
+        uuid=uuid,
         model=model.name,
         node=node,
         pci_address=f"{domain:04x}:{slot * 8 + 1:02x}:00.0",
@@ -120,6 +149,7 @@ def _card(node: str, model: CardModel, index: int, count: int) -> Card:
         numa_node=int(index >= (count + 1) // 2),
         driver=DRIVER,
         simulated=True,
+        mig=MigCard(uuid, True, profiles_of(model)) if group.mig else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gpuyard.model.mig import MigCard
 from gpuyard.model.states import CardState, NodeState
 from gpuyard.model.topology import Topology
 
@@ -21,6 +22,7 @@ class Card:
     driver: str | None = None
     simulated: bool = False
     state: CardState = CardState.HEALTHY
+    mig: MigCard | None = None  # where MIG mode is on: what it can be cut into; it is sold in no other way then
 
 
 @dataclass(frozen=True, slots=True)

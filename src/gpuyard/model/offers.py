@@ -21,3 +21,4 @@ class Offer:
     price_per_hour_nano: int
     currency: str
     available: int = 0  # how many could be granted now
+    mig: bool = False  # a MIG instance; `name` ends in its profile

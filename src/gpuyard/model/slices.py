@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gpuyard.model.units import SHARE_WHOLE_PPM
+
+if TYPE_CHECKING:
+    from gpuyard.model.mig import MigCut
 
 
 class Guarantee(StrEnum):
@@ -53,3 +56,4 @@ class Slice:
     card_uuid: str
     shape: SliceShape
     guarantee: Guarantee
+    mig: MigCut | None = None  # the MIG instance that backs it, where one does

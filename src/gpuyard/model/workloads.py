@@ -50,6 +50,7 @@ class SliceRequest:
     card_model: str | None
     count: int = 1
     offer: str | None = None
+    mig: bool = False  # the shape of a MIG instance: nothing else will do
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,7 +202,7 @@ def _taken(snapshot: Snapshot, gangs: Sequence[Gang], placed: Mapping[str, Seque
     for gang in gangs:
         for member, placement in zip(gang.members, placed[gang.id], strict=True):
             node = changed.get(placement.node, nodes[placement.node])
-            changed[placement.node] = node.taking(placement.card_uuids, member)
+            changed[placement.node] = node.taking(placement.card_uuids, member, placement.mig)
     return snapshot.with_nodes(changed)
 
 

@@ -90,12 +90,13 @@ def in_order(nodes: Sequence[NodeView]) -> list[NodeView]:
 
 
 def state_of(nodes: Sequence[NodeView], prices_nano: Mapping[str, int] | None = None) -> State:
-    """The columns for these nodes. Cards that take nothing new are left without anything free."""
+    """The columns for these nodes. Cards that take nothing new, and those in MIG mode, which are not cut
+    freely, are left without anything free."""
     state = State(max((len(node.cards) for node in nodes), default=1) or 1)
     for node in nodes:
         number = state.add_node(node.name, node.cpu_free_milli, max(0, node.memory_free_bytes), takes=node.schedulable)
         for card in node.cards:
-            takes = card.schedulable
+            takes = card.schedulable and card.mig is None
             state.add_card(
                 number,
                 card.model,

@@ -132,7 +132,7 @@ class Gangs:
             if plan.refusals:
                 return Plan(snapshot.version, tuple(placements), plan.refusals)
             placed = _nearest(nodes[plan.placements[0].node], member, plan.placements[0])
-            nodes[placed.node] = nodes[placed.node].taking(placed.card_uuids, member)
+            nodes[placed.node] = nodes[placed.node].taking(placed.card_uuids, member, placed.mig)
             snapshot = snapshot.with_nodes({placed.node: nodes[placed.node]})
             placements.append(placed)
         return Plan(snapshot.version, tuple(placements), ())
@@ -140,7 +140,8 @@ class Gangs:
 
 def _kind(member: Request) -> tuple[object, ...]:
     return (
-        member.shape, member.count, member.card_model, member.cpu_milli, member.memory_bytes, member.mode
+        member.shape, member.count, member.card_model, member.cpu_milli, member.memory_bytes, member.mode,
+        member.instances,
     )  # fmt: skip
 
 
@@ -162,7 +163,7 @@ def _commit(draft: _Draft, placements: Sequence[Placement], by_id: dict[str, Req
         if (link := topology.worst_link(node, placed.card_uuids)) is not None:
             terms["worst_link"] = link
         draft.placements.append(replace(placed, terms=terms, cpus=topology.near_cpus(node, placed.card_uuids)))
-        changed[placed.node] = node.taking(placed.card_uuids, by_id[placed.lease_id])
+        changed[placed.node] = node.taking(placed.card_uuids, by_id[placed.lease_id], placed.mig)
     draft.snapshot = draft.snapshot.with_nodes(changed)
 
 

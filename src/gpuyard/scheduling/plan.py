@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
+from gpuyard.model.mig import MigCard, MigCut
 from gpuyard.model.slices import SliceShape
 from gpuyard.model.topology import Topology
 from gpuyard.model.units import SHARE_WHOLE_PPM
@@ -24,6 +25,7 @@ class CardView:
     pci_address: str | None = None  # the card's name in its node's topology
     mode: str | None = None  # how what is on it shares it, a name of `state.MODES`; None: as usual
     paid: bool = False  # a lease that is not spot is on it
+    mig: MigCard | None = None  # where MIG mode is on: what it can be cut into, and is; see `mig_slices`
 
     @property
     def empty(self) -> bool:
@@ -39,9 +41,29 @@ class CardView:
         return self.memory_free_bytes >= shape.memory_bytes and self.compute_free_ppm >= shape.compute_ppm
 
     def takes(self, request: Request) -> bool:
-        """Whether a slice of the request could be cut from it now."""
-        able = self.schedulable and request.card_model in (None, self.model)
+        """Whether a slice of the request could be cut from it now, at any size: a card in MIG mode has none such."""
+        able = self.schedulable and self.mig is None and request.card_model in (None, self.model)
         return able and self.holds(request.shape) and self.admits(request.mode)
+
+    def with_instance(self, cut: MigCut) -> CardView:
+        """The card once that MIG instance is on it. Raises ValueError where it has no such profile."""
+        return self._instance(cut, -1)
+
+    def without_instance(self, cut: MigCut) -> CardView:
+        """The card once that MIG instance is gone. Raises ValueError where it has no such profile."""
+        return self._instance(cut, 1)
+
+    def _instance(self, cut: MigCut, sign: int) -> CardView:
+        profile = self.mig.profile(cut.place.profile_id) if self.mig is not None else None
+        if self.mig is None or profile is None:
+            raise ValueError(f"{self.uuid} has no MIG instances of {cut.profile}")
+        shape = self.mig.shape(profile)
+        return replace(
+            self,
+            memory_free_bytes=self.memory_free_bytes + sign * shape.memory_bytes,
+            compute_free_ppm=self.compute_free_ppm + sign * shape.compute_ppm,
+            mig=self.mig.taking(cut.place) if sign < 0 else self.mig.without(cut.place),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +78,16 @@ class NodeView:
     rack: str | None = None
     topology: Topology | None = None
 
-    def taking(self, card_uuids: Collection[str], request: Request) -> NodeView:
-        """The node once `request` holds a slice of each of these cards; less than nothing may be left."""
+    def taking(self, card_uuids: Collection[str], request: Request, mig: MigCut | None = None) -> NodeView:
+        """The node once `request` holds a slice of each of these cards, or that MIG instance of the one of them; less
+        than nothing may be left."""
+        if mig is not None:
+            return replace(
+                self,
+                cpu_free_milli=self.cpu_free_milli - request.cpu_milli,
+                memory_free_bytes=self.memory_free_bytes - request.memory_bytes,
+                cards=tuple(card.with_instance(mig) if card.uuid in card_uuids else card for card in self.cards),
+            )
         memory, compute = request.shape.memory_bytes, request.shape.compute_ppm
         return replace(
             self,
@@ -110,6 +140,7 @@ class Request:
     created_us: int = 0  # since when it waits
     time_limit_us: int | None = None  # None: it may run for ever
     mode: str = "shared"  # how its slices share their cards, a name of `state.MODES`
+    instances: bool = True  # whether what runs it can put it into a MIG instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +153,13 @@ class Placement:
     why: str = "best_fit"
     terms: Mapping[str, object] = field(default_factory=dict[str, object])  # what spoke for it, by name
     cpus: str | None = None  # the processors nearest to the cards, as a Linux CPU list
+    mig: MigCut | None = None  # what its one card is to be cut into for it, where that is in MIG mode
 
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
     """What one node lacked: a reason key (no_free_card, no_cpu, no_memory, cordoned,
-    other_model, other_mode, gang) and the numbers."""
+    other_model, other_mode, gang, mig_no_place, mig_too_large, mig_one_slice) and the numbers."""
 
     node: str
     lacks: str

@@ -148,7 +148,10 @@ def _cards(node: NodeView, request: Request) -> list[CardView]:
     found = [
         card
         for card in node.cards
-        if card.schedulable and request.card_model in (None, card.model) and card.memory_bytes >= shape.memory_bytes
+        if card.schedulable
+        and request.card_model in (None, card.model)
+        and card.memory_bytes >= shape.memory_bytes
+        and (card.mig is None or request.count == 1)
     ]
     return found if len(found) >= request.count else []
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from gpuyard.model.mig import MigCut
 from gpuyard.model.slices import SliceShape
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.scheduling.plan import CardView, NodeView, Snapshot
@@ -32,6 +33,7 @@ class Running:
     noticed: bool = False  # it was told to go already
     ends_us: int | None = None
     mode: str = "shared"
+    mig: MigCut | None = None  # what backs its one slice, where that is a MIG instance
 
 
 def released(snapshot: Snapshot, gone: Iterable[Running]) -> Snapshot:
@@ -49,8 +51,12 @@ def _of(snapshot: Snapshot, names: Mapping[str, object]) -> list[NodeView]:
 def _without(node: NodeView, gone: list[Running]) -> NodeView:
     memory: dict[str, int] = defaultdict(int)
     compute: dict[str, int] = defaultdict(int)
+    cuts: dict[str, list[MigCut]] = defaultdict(list)
     for lease in gone:
         for uuid in lease.card_uuids:
+            if lease.mig is not None:
+                cuts[uuid].append(lease.mig)
+                continue
             memory[uuid] += lease.shape.memory_bytes
             compute[uuid] += lease.shape.compute_ppm
     return replace(
@@ -58,9 +64,18 @@ def _without(node: NodeView, gone: list[Running]) -> NodeView:
         cpu_free_milli=node.cpu_free_milli + sum(lease.cpu_milli for lease in gone),
         memory_free_bytes=node.memory_free_bytes + sum(lease.memory_bytes for lease in gone),
         cards=tuple(
-            _given(card, memory[card.uuid], compute[card.uuid]) if card.uuid in compute else card for card in node.cards
+            _given(_uncut(card, cuts[card.uuid]), memory[card.uuid], compute[card.uuid])
+            if card.uuid in compute or card.uuid in cuts
+            else card
+            for card in node.cards
         ),
     )
+
+
+def _uncut(card: CardView, cuts: Iterable[MigCut]) -> CardView:
+    for cut in cuts if card.mig is not None else ():
+        card = card.without_instance(cut)
+    return card
 
 
 def _given(card: CardView, memory_bytes: int, compute_ppm: int) -> CardView:

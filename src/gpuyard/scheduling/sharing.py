@@ -53,7 +53,16 @@ class _Kind:
         return tuple(
             cls(
                 each.spot,
-                Request("", each.shape, each.count, each.card_model, each.cpu_milli, each.memory_bytes, mode=each.mode),
+                Request(
+                    "",
+                    each.shape,
+                    each.count,
+                    each.card_model,
+                    each.cpu_milli,
+                    each.memory_bytes,
+                    mode=each.mode,
+                    instances=each.instances,
+                ),
             )
             for each in members
         )
@@ -114,8 +123,8 @@ class _Day:
             # A card that one lease has to itself may be shared once there is none left: it is not exclusive for good.
             request = replace(requests[placed.lease_id], mode="shared")
             node = changed.get(placed.node, nodes[placed.node])
-            changed[placed.node] = node.taking(placed.card_uuids, request)
-            terms = {**placed.terms, "sharing": "alone"} if way == "alone" else placed.terms
+            changed[placed.node] = node.taking(placed.card_uuids, request, placed.mig)
+            terms = {**placed.terms, "sharing": "alone"} if way == "alone" and placed.mig is None else placed.terms
             self._placements.append(replace(placed, terms=terms))
         self._snapshot = self._snapshot.with_nodes(changed)
 

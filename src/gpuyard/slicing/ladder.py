@@ -22,6 +22,7 @@ KERNEL_COMPUTE: Final = "kernel_compute"  # memory is held by the driver; comput
 KERNEL_FAULTS: Final = "kernel_faults"  # a fault or reset of the card, or under MPS of one program, reaches everyone
 KERNEL_MANAGED: Final = "kernel_managed"  # managed memory is the library's to count, not the driver's
 KERNEL_ROOT: Final = "kernel_root"  # a plain process runs as the yard's user, who may change limits
+MIG_SHARED: Final = "mig_shared"  # power and the way to the card are shared, and so is the loss of the whole card
 BANDWIDTH: Final = "bandwidth"  # memory bandwidth, cache and power are shared by all on the card
 
 _SHARED: Final = (MEMORY, COMPUTE, FAULTS)
@@ -54,6 +55,10 @@ _KERNEL_MPS: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_mps", _KERNEL.no
 _KERNEL_EMULATED: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_emulated", _KERNEL.not_protected)
 _KERNEL_CONTAINER: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_held", _KERNEL_OPEN)
 _KERNEL_CONTAINER_MPS: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_mps", (*_KERNEL_OPEN, MPS_SHARED_MEMORY))
+_INSTANCE: Final = GuaranteeVerdict(Guarantee.KERNEL, "mig_held", (MIG_SHARED, DEVICE))
+_INSTANCE_EMULATED: Final = GuaranteeVerdict(Guarantee.KERNEL, "mig_emulated", _INSTANCE.not_protected)
+_NO_INSTANCE: Final = GuaranteeVerdict(Guarantee.NONE, "mig_not_held", (*_SHARED, DEVICE))
+_NO_INSTANCE_CONTAINER: Final = GuaranteeVerdict(Guarantee.NONE, "mig_no_containers", _SHARED)
 NOWHERE: Final[frozenset[str]] = frozenset()
 _WHOLE: Final = GuaranteeVerdict(Guarantee.EXCLUSIVE, "whole_card_withheld", (OUTSIDE,))
 
@@ -68,12 +73,15 @@ def guarantee(
 ) -> GuaranteeVerdict:
     """Who enforces this shape on this card when `runtime_kind` (process, container, simulated) runs it.
 
-    `shim` holds the cards (by UUID) on which our library was seen to keep units of this runtime to their slices, `mps`
-    those where NVIDIA's Multi-Process Service was seen to hold them to their multiprocessors besides, `kernel` those
-    where the driver was seen to hold the memory of every program, with the library or without. A whole real card is
-    exclusive only where the runtime withholds all other cards from every unit, as a container given one card by CDI
+    `shim` holds the cards (by UUID) on which our library was seen to keep units of this runtime to their slices, and of
+    cards in MIG mode those on which an instance was seen to do so, `mps` those where NVIDIA's Multi-Process Service was
+    seen to hold them to their multiprocessors besides, `kernel` those where the driver was seen to hold the memory of
+    every program, with the library or without. A whole real card is exclusive only where the runtime withholds all
+    other cards from every unit, as a container given one card by CDI
     is. Nothing else enforces fractions: memory and compute of a shared card are open to all on it.
     """
+    if card.mig is not None:
+        return _in_mig_mode(card, runtime_kind, card.uuid in shim)
     withheld = runtime_kind == "container"
     held = runtime_kind in ("process", "container") and card.uuid in shim
     whole = shape.is_whole(card.memory_bytes)
@@ -94,8 +102,21 @@ def guarantee(
     return _WHOLE if withheld else _OPEN_DEVICES
 
 
-def left_open(level: Guarantee, runtime_kind: str) -> tuple[str, ...]:
-    """What a slice that was granted under this guarantee is not protected against where that runtime runs it."""
+def _in_mig_mode(card: Card, runtime_kind: str, held: bool) -> GuaranteeVerdict:
+    """The hardware keeps an instance to its memory, its multiprocessors and its part of the caches, and its faults to
+    itself. That is what the driver sets up: below a whole card, above all that works inside of programs."""
+    if runtime_kind == "container":
+        return _NO_INSTANCE_CONTAINER
+    if not held:
+        return _SIMULATED if card.simulated or runtime_kind == "simulated" else _NO_INSTANCE
+    return _INSTANCE_EMULATED if card.simulated else _INSTANCE
+
+
+def left_open(level: Guarantee, runtime_kind: str, instance: bool = False) -> tuple[str, ...]:
+    """What a slice that was granted under this guarantee is not protected against where that runtime runs it.
+    `instance`: a MIG instance backs it."""
+    if instance and level is Guarantee.KERNEL:
+        return _INSTANCE.not_protected
     verdicts = {
         Guarantee.EXCLUSIVE: (_WHOLE, _WHOLE),
         Guarantee.KERNEL: (_KERNEL, _KERNEL_CONTAINER),

@@ -47,9 +47,7 @@ def past_library(program: str, driver: Path) -> tuple[str, ...]:
 def judge_past(slices: Sequence[Slice], printed: bytes) -> tuple[Check, ...]:
     """What the driver's own limits held, where slices say that they do, of a program past the library. Raises YardError
     as `judge` does."""
-    report = _report(printed)
-    if "error" in report:
-        raise YardError("verify_failed", reason=str(report["error"])[:200])
+    report = read_report(printed)
     seen = {str(card.get("uuid")): card for card in report.get("cards") or []}
     checks: list[Check] = []
     for cut in slices:
@@ -72,9 +70,7 @@ def judge(
     `under_mps`: how many the slice was given, where that is known: of cards whose memory the driver holds too.
 
     Raises YardError `verify_failed` where the program could not try anything, or did not say."""
-    report = _report(printed)
-    if "error" in report:
-        raise YardError("verify_failed", reason=str(report["error"])[:200])
+    report = read_report(printed)
     told: list[Mapping[str, Any]] = report.get("cards") or []
     seen = {str(card.get("uuid")): card for card in told}
     cut = {each.card_uuid: each for each in slices}
@@ -102,7 +98,8 @@ def _card(cut: Slice, told: Mapping[str, Any], multiprocessors: int | None, own:
             yield Check("compute", way, cut.card_uuid, share, got, held)
 
 
-def _report(printed: bytes) -> dict[str, Any]:
+def read_report(printed: bytes) -> dict[str, Any]:
+    """What the program printed last. Raises YardError `verify_failed` where it failed, or that is no report."""
     text = printed.decode(errors="replace").strip()
     try:
         report: object = json.loads(text.rpartition("\n")[2])
@@ -110,4 +107,7 @@ def _report(printed: bytes) -> dict[str, Any]:
         raise YardError("verify_failed", reason=text[-200:] or "--") from None
     if not isinstance(report, dict):
         raise YardError("verify_failed", reason=text[-200:])
-    return cast("dict[str, Any]", report)
+    found = cast("dict[str, Any]", report)
+    if "error" in found:
+        raise YardError("verify_failed", reason=str(found["error"])[:200])
+    return found

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, text
 
 from gpuyard.model.fleet import Card, Node
+from gpuyard.model.mig import MigCard
 from gpuyard.model.states import CardState, NodeState
 from gpuyard.model.topology import Topology
 from gpuyard.store.tables import CARDS, COUNTERS, NODES
@@ -22,11 +23,11 @@ _SAVE_NODE = text(
     "topology = excluded.topology"
 )
 _SAVE_CARD = text(
-    "INSERT INTO cards (uuid, model, node, pci_address, memory_bytes, numa_node, driver, simulated, state) "
-    "VALUES (:uuid, :model, :node, :pci_address, :memory_bytes, :numa_node, :driver, :simulated, :state) "
+    "INSERT INTO cards (uuid, model, node, pci_address, memory_bytes, numa_node, driver, simulated, state, mig) "
+    "VALUES (:uuid, :model, :node, :pci_address, :memory_bytes, :numa_node, :driver, :simulated, :state, :mig) "
     "ON CONFLICT (uuid) DO UPDATE SET model = excluded.model, node = excluded.node, "
     "pci_address = excluded.pci_address, memory_bytes = excluded.memory_bytes, numa_node = excluded.numa_node, "
-    "driver = excluded.driver, simulated = excluded.simulated"
+    "driver = excluded.driver, simulated = excluded.simulated, mig = excluded.mig"
 )
 _NODES = select(NODES).order_by(NODES.c.name)
 _CARDS = select(CARDS).order_by(CARDS.c.node, CARDS.c.pci_address, CARDS.c.uuid)
@@ -64,6 +65,7 @@ def _card_values(card: Card) -> dict[str, object]:
         "driver": card.driver,
         "simulated": card.simulated,
         "state": card.state.value,
+        "mig": None if card.mig is None else card.mig.to_json(),
     }
 
 
@@ -132,4 +134,10 @@ def _card(row: Row[Any]) -> Card:
         driver=row.driver,
         simulated=bool(row.simulated),
         state=CardState(row.state),
+        mig=None if row.mig is None else _mig(row.uuid, row.mig),
     )
+
+
+@lru_cache(maxsize=256)
+def _mig(uuid: str, text: str) -> MigCard:
+    return MigCard.from_json(uuid, text)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, func, literal_column, select
 
 from gpuyard.model.leases import Lease, PurchaseOption, Terms
+from gpuyard.model.mig import MigCut
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.model.states import LeaseState
 from gpuyard.store.tables import LEASES, SLICES
@@ -123,6 +124,7 @@ def hold(c: Connection, lease_id: str, slices: Sequence[Slice]) -> None:
                 "memory_bytes": cut.shape.memory_bytes,
                 "compute_ppm": cut.shape.compute_ppm,
                 "guarantee": cut.guarantee.value,
+                "mig": None if cut.mig is None else cut.mig.to_json(),
             }
             for cut in slices
         ],
@@ -145,6 +147,17 @@ def usage(c: Connection) -> dict[str, tuple[int, int]]:
     return {uuid: (int(memory), int(compute)) for uuid, memory, compute in c.execute(_USAGE)}
 
 
+_INSTANCES = select(SLICES.c.card_uuid, SLICES.c.mig).where(SLICES.c.mig.is_not(None))
+
+
+def instances(c: Connection) -> dict[str, tuple[MigCut, ...]]:
+    """The MIG instances that back slices, by their card."""
+    found: dict[str, list[MigCut]] = defaultdict(list)
+    for uuid, text in c.execute(_INSTANCES):
+        found[uuid].append(MigCut.from_json(text))
+    return {uuid: tuple(cuts) for uuid, cuts in found.items()}
+
+
 def _with_slices(c: Connection, rows: Sequence[Row[Any]]) -> list[Lease]:
     ids = [row.id for row in rows if row.state in ("granted", "active")]
     held: dict[str, list[Slice]] = defaultdict(list)
@@ -161,8 +174,11 @@ def _slices(c: Connection, query: Select[Any]) -> dict[str, list[Slice]]:
 
 
 @lru_cache(maxsize=2048)
-def _slice(lease_id: str, card_uuid: str, memory_bytes: int, compute_ppm: int, guarantee: str) -> Slice:
-    return Slice(lease_id, card_uuid, SliceShape(memory_bytes, compute_ppm), Guarantee(guarantee))
+def _slice(
+    lease_id: str, card_uuid: str, memory_bytes: int, compute_ppm: int, guarantee: str, mig: str | None
+) -> Slice:
+    instance = None if mig is None else MigCut.from_json(mig)
+    return Slice(lease_id, card_uuid, SliceShape(memory_bytes, compute_ppm), Guarantee(guarantee), instance)
 
 
 def _mutable(lease: Lease) -> dict[str, object]:

@@ -25,7 +25,11 @@ def from_json(text: str) -> WorkloadSpec:
         kind=WorkloadKind(values.pop("kind")),
         command=tuple(values.pop("command")),
         slices=SliceRequest(
-            SliceShape(**wish.pop("shape")), wish["card_model"], count=wish["count"], offer=wish["offer"]
+            SliceShape(**wish.pop("shape")),
+            wish["card_model"],
+            count=wish["count"],
+            offer=wish["offer"],
+            mig=wish.get("mig", False),  # specs of older yards do not say
         ),
         secret_names=tuple(values.pop("secret_names")),
         mounts=tuple(Mount(**mount) for mount in values.pop("mounts")),

@@ -41,6 +41,7 @@ CARDS = Table(
     Column("driver", Text),
     Column("simulated", Boolean, nullable=False),
     Column("state", Text, nullable=False),
+    Column("mig", Text),  # what it can be cut into; absent: it is not in MIG mode
 )
 
 TENANTS = Table(
@@ -130,6 +131,7 @@ SLICES = Table(
     Column("memory_bytes", BigInteger, nullable=False),
     Column("compute_ppm", BigInteger, nullable=False),
     Column("guarantee", Text, nullable=False),
+    Column("mig", Text),  # the instance that backs it, where one does
     Index("slices_card", "card_uuid"),
 )
 

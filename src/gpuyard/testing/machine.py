@@ -21,6 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
+from gpuyard.catalog import cards as catalog_cards
+from gpuyard.catalog import mig
+from gpuyard.catalog.cards import CardModel
 from gpuyard.model.units import MIB
 from gpuyard.slicing.building import MPS_CONTROL, built
 from gpuyard.slicing.layout import Struct, layout
@@ -153,9 +156,13 @@ class Machine:
             card.read(self._map, "uuid", base=self._shape.at("cards", index))
             for index in range(min(self._shape.read(self._map, "card_count"), layout().constants["MAX_CARDS"]))
         ]
+        modes = [
+            bool(card.read(self._map, "mig_mode", base=self._shape.at("cards", index))) for index in range(len(there))
+        ]
         known = self._shape.read(self._map, "magic") == layout().constants["EMULATOR_MAGIC"]
         same_version = self._shape.read(self._map, "version") == layout().constants["LAYOUT_VERSION"]
-        if known and same_version and there == [uuid.UUID(one.uuid.removeprefix("GPU-")).bytes for one in self.cards]:
+        wanted = [uuid.UUID(one.uuid.removeprefix("GPU-")).bytes for one in self.cards]
+        if known and same_version and there == wanted and modes == [one.mig for one in self.cards]:
             return True
         self._map.close()
         os.close(handle)
@@ -320,8 +327,34 @@ class Machine:
             "pcie_generation": card.pcie_generation,
             "pcie_lanes": card.pcie_lanes,
             "consumer": int(card.consumer),
-            "mig_memory_gib": card.mig_memory_gib,
+            "mig_mode": int(card.mig),
             "ecc_mode": int(not card.consumer),
         }
         for name, value in values.items():
             shape.write(self._map, name, value, base=base)
+        self._write_profiles(catalog_cards.find(card.model), shape, base)
+
+    def _write_profiles(self, model: CardModel, shape: Struct, base: int) -> None:
+        kind = layout().structs["emulator_profile"]
+        rows = mig.load() if model.mig_instances is not None else ()
+        for number, row in enumerate(rows):
+            at = shape.at("profiles", number, base)
+            values: dict[str, Any] = {
+                "index": row.index,
+                "id": row.id,
+                "slices": row.slices,
+                "most": row.most,
+                "size": row.size,
+                "places": row.places,
+                "step": row.step,
+                "multiprocessors": row.multiprocessors(model),
+                "copy_engines": row.copy_engines,
+                "decoders": row.decoders,
+                "jpegs": row.jpegs,
+                "ofas": row.ofas,
+                "memory_mib": row.memory_mib(model),
+                "name": row.name(model),
+            }
+            for name, value in values.items():
+                kind.write(self._map, name, value, base=at)
+        shape.write(self._map, "mig_profiles", len(rows), base=base)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gpuyard.catalog import cards as catalog
 from gpuyard.catalog.cards import CardModel
 from gpuyard.model.units import MIB
 
-_GROUP: Final = re.compile(r"\s*(?:(\d{1,2})\s*x\s*)?([A-Za-z0-9][A-Za-z0-9 -]*?)\s*")
+_GROUP: Final = re.compile(r"\s*(?:(\d{1,2})\s*x\s*)?([A-Za-z0-9][A-Za-z0-9 -]*?)(:mig)?\s*")
 _NAMESPACE: Final = uuid.UUID("6b0bfa0e-4f0c-5b0f-9f56-0d5c1b8f0a11")
 # Compute capability by architecture (NVIDIA CUDA programming guide); the data-centre parts that differ by name.
 _CAPABILITIES: Final = {
@@ -47,7 +47,7 @@ class EmulatedCard:
     pcie_generation: int
     pcie_lanes: int
     consumer: bool
-    mig_memory_gib: int
+    mig: bool = False  # in MIG mode from the start
 
     @property
     def pci_address(self) -> str:
@@ -56,7 +56,7 @@ class EmulatedCard:
 
 
 def parse(text: str, seed: str = "") -> tuple[EmulatedCard, ...]:
-    """The cards of a list such as `2xRTX4090,1xH100`. The same text and seed give the same UUIDs.
+    """The cards of a list such as `2xRTX4090,1xH100,1xH100:mig`. The same text and seed give the same UUIDs.
 
     Raises ValueError for another form or more cards than a machine holds, and YardError `unknown_card_model`.
     """
@@ -68,7 +68,10 @@ def parse(text: str, seed: str = "") -> tuple[EmulatedCard, ...]:
         model = catalog.find(match[2])
         if model.vendor != "nvidia":
             raise ValueError(f"cards: {model.name} is no NVIDIA card, and this driver is NVIDIA's")
-        cards += [_card(model, len(cards) + index, seed) for index in range(int(match[1] or 1))]
+        if match[3] and model.mig_instances is None:
+            raise ValueError(f"cards: {model.name} has no MIG")
+        made = [_card(model, len(cards) + index, seed) for index in range(int(match[1] or 1))]
+        cards += [replace(card, mig=True) for card in made] if match[3] else made
     return tuple(cards)
 
 
@@ -92,5 +95,4 @@ def _card(model: CardModel, index: int, seed: str) -> EmulatedCard:
         pcie_generation=model.pcie_generation,
         pcie_lanes=model.pcie_lanes,
         consumer="GeForce" in name,
-        mig_memory_gib=model.memory_mib // 1024 if model.mig_instances else 0,
     )

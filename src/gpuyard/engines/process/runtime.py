@@ -18,9 +18,11 @@ from gpuyard.engines.process.folders import COMPLAINT, LOG, Facts, UnitFolders
 from gpuyard.engines.process.records import Claim, End, Record, Start
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Unit, UnitState
 from gpuyard.model.errors import YardError
+from gpuyard.model.slices import Guarantee
 from gpuyard.model.times import Clock
 from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.ladder import enforced
+from gpuyard.slicing.mig_keeper import MigKeeper
 
 HOST_IMAGE: Final = "host"
 
@@ -41,6 +43,7 @@ class ProcessRuntime:
         self._staging.mkdir(mode=0o700, exist_ok=True)
         self._limits = cgroup.find(self._root)
         self._slices: SliceKeeper | None = None
+        self._instances: MigKeeper | None = None
         self._ended: dict[str, Observation] = {}
         self._spawned: dict[str, subprocess.Popen[bytes]] = {}
         self._complaints: dict[str, str] = {}
@@ -51,6 +54,12 @@ class ProcessRuntime:
         self._slices = slices
         for name in slices.units(contained=False) - set(self._folders.names()):
             slices.release(name)
+
+    def cut_by_mig(self, instances: MigKeeper) -> None:
+        """From now on has the MIG instances of units made and removed; removes those that nobody has."""
+        self._instances = instances
+        for name in instances.units() - set(self._folders.names()):
+            instances.release(name)
 
     @property
     def unit_groups(self) -> tuple[Path, Path] | None:
@@ -128,6 +137,8 @@ class ProcessRuntime:
 
     def _with_slices(self, unit: Unit) -> Unit:
         """The unit with what its program needs to be kept to its slices."""
+        if any(each.mig is not None and each.guarantee is not Guarantee.NONE for each in unit.slices):
+            return self._in_an_instance(unit)
         cut = [each for each in unit.slices if enforced(each.guarantee)]
         if not cut:
             return unit
@@ -135,12 +146,17 @@ class ProcessRuntime:
             reason = "the parts that enforce slices are not here any more"
             raise YardError("engine_failed", runtime="process", reason=reason)
         given = self._slices.for_process(unit.name, cut).environment
-        mine = {**given, "CUDA_VISIBLE_DEVICES": ",".join(each.card_uuid for each in cut)}
-        for name in ("LD_LIBRARY_PATH", "LD_PRELOAD"):  # ours first; what the tenant wants besides stays
-            both = [part for part in (mine.get(name), unit.environment.get(name)) if part]
-            mine.update({name: ":".join(both)} if both else {})
-        secrets = {name: value for name, value in unit.secrets.items() if name not in mine}
-        return replace(unit, environment={**unit.environment, **mine}, secrets=secrets)
+        return _overruled(unit, {**given, "CUDA_VISIBLE_DEVICES": ",".join(each.card_uuid for each in cut)})
+
+    def _in_an_instance(self, unit: Unit) -> Unit:
+        """Raises YardError `mig_place_taken`, `mig_unavailable`, and `mig_one_slice` for a unit with more than one."""
+        if self._instances is None:
+            reason = "the parts that make MIG instances are not here any more"
+            raise YardError("engine_failed", runtime="process", reason=reason)
+        cut, *more = unit.slices
+        if more:
+            raise YardError("mig_one_slice", count=len(unit.slices), model=cut.card_uuid)
+        return _overruled(unit, self._instances.hold(unit.name, cut))
 
     def _end_slices(self, ended: Mapping[str, Observation]) -> None:
         """Ends the slices of units that have ended: what a card was made to be for them is over with them."""
@@ -180,6 +196,9 @@ class ProcessRuntime:
                     seen[name] = observation
             self._ended = {name: each for name, each in seen.items() if each.state is UnitState.EXITED}
             self._end_slices(self._ended)
+            if self._instances is not None and (held := self._instances.units()):
+                lost = held - set(self._folders.names())  # forgotten before its instance could be removed
+                self._instances.end(sorted(lost | held.intersection(self._ended)), self._clock.monotonic_ns())
             return seen
 
     def forget(self, name: str) -> None:
@@ -196,6 +215,8 @@ class ProcessRuntime:
             self._folders.remove(name)
             if self._slices is not None:
                 self._slices.release(name)
+            if self._instances is not None:
+                self._instances.release(name)
             self._ended.pop(name, None)
             self._complaints.pop(name, None)
 
@@ -338,6 +359,16 @@ class ProcessRuntime:
     def _taken_ports(self) -> set[int]:
         known = (self._folders.facts(name) for name in self._folders.names())
         return {port for facts in known if facts is not None for port in facts.ports.values()}
+
+
+def _overruled(unit: Unit, mine: Mapping[str, str]) -> Unit:
+    """The unit with these variables, whatever it says itself."""
+    mine = dict(mine)
+    for name in ("LD_LIBRARY_PATH", "LD_PRELOAD"):  # ours first; what the tenant wants besides stays
+        both = [part for part in (mine.get(name), unit.environment.get(name)) if part]
+        mine.update({name: ":".join(both)} if both else {})
+    secrets = {name: value for name, value in unit.secrets.items() if name not in mine}
+    return replace(unit, environment={**unit.environment, **mine}, secrets=secrets)
 
 
 def _kill_left(start: Start | None, facts: Facts) -> None:

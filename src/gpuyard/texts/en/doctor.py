@@ -15,8 +15,6 @@ TEXTS: dict[str, str] = {
     "doctor.nvidia_cards.unknown": "NVML does not tell how many cards there are ({detail}); {count} are used.",
     "doctor.card_lost.missing": "Card number {index} does not answer ({detail}) and is left out: look for Xid lines in "
     "`dmesg`; a card that fell off the bus needs a reboot.",
-    "doctor.mig_mode.missing": "{model} {card} is in MIG mode, which gpuyard does not cut yet: turn it off with "
-    "`nvidia-smi -i {card} -mig 0` to lease the card.",
     "doctor.card_model.missing": "The catalogue has no {reported} ({card}); it is listed as {model} and, without a "
     "price, not for rent.",
     "doctor.memory_limits.ok": "The driver ({driver}) offers memory limits per cgroup.",
@@ -90,7 +88,7 @@ TEXTS: dict[str, str] = {
     "isolation.no_init": "The container engine has no init program: a command that does not handle SIGTERM itself ends "
     "only when its grace is over; install catatonit.",
     "isolation.writable_volumes": "A volume that is mounted read-only can still be written.",
-    "doctor.mig_profiles.ok": "{model} {card} can be cut by the hardware itself (MIG): {profiles}; {instances} instances are there.",
+    "doctor.mig_profiles.ok": "{model} {card} can be cut by the hardware itself (MIG): {profiles}. `nvidia-smi -i {card} -mig 1` turns that on while nobody uses it; its slices are then such instances.",
     "doctor.amd_cards.ok": "{count} AMD cards are here; each is leased whole.",
     "doctor.amd_cards.missing": "No AMD card answers: see `dmesg | grep amdgpu` ({count} of those that were here).",
     "doctor.amd_card_unread.missing": "The AMD card at {address} does not tell its memory: is the amdgpu driver loaded?",

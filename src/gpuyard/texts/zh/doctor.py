@@ -15,8 +15,6 @@ TEXTS: dict[str, str] = {
     "doctor.nvidia_cards.unknown": "NVML 没有给出显卡数量（{detail}）；使用其中 {count} 块。",
     "doctor.card_lost.missing": "第 {index} 号显卡没有响应（{detail}），已跳过：请在 `dmesg` 中查找 Xid；"
     "从总线脱落的显卡需要重启机器。",
-    "doctor.mig_mode.missing": "{model} {card} 处于 MIG 模式，gpuyard 目前还不能切分它：请用 "
-    "`nvidia-smi -i {card} -mig 0` 关闭后再出租。",
     "doctor.card_model.missing": "目录中没有 {reported}（{card}）；它以 {model} 列出，因没有价格而不可租用。",
     "doctor.memory_limits.ok": "驱动（{driver}）支持按 cgroup 限制显存。",
     "doctor.memory_limits.missing": "驱动（{driver}）不支持按 cgroup 限制显存，因此切片不可能是 `kernel`：615 及以上版本的驱动支持。",
@@ -84,7 +82,7 @@ TEXTS: dict[str, str] = {
     "isolation.network_between_units": "本机的容器可以通过引擎的网络访问彼此的端口。",
     "isolation.no_init": "容器引擎没有 init 程序：不自行处理 SIGTERM 的命令要等宽限期结束才会终止；请安装 catatonit。",
     "isolation.writable_volumes": "以只读方式挂载的卷仍可被写入。",
-    "doctor.mig_profiles.ok": "{model} {card} 可由硬件自身切分（MIG）：{profiles}；现有 {instances} 个实例。",
+    "doctor.mig_profiles.ok": "{model} {card} 可由硬件自身切分（MIG）：{profiles}。在无人使用时用 `nvidia-smi -i {card} -mig 1` 可开启；此后其切片就是这样的实例。",
     "doctor.amd_cards.ok": "有 {count} 张 AMD 显卡；每张只整卡出租。",
     "doctor.amd_cards.missing": "没有 AMD 显卡应答（先前的卡中有 {count} 张可用）：请看 `dmesg | grep amdgpu`。",
     "doctor.amd_card_unread.missing": "位于 {address} 的 AMD 显卡没有报告显存：amdgpu 驱动加载了吗？",

@@ -9,6 +9,7 @@ static CUresult make(uint32_t card, unsigned flags, handle *made) {
     gy_card *at = &gy_here->cards[card];
     if (at->lost) return (CUresult)at->lost;
     if (at->unplugged) return NO_DEVICE;
+    if (!gy_mig_may_compute(card)) return NO_DEVICE;
     if (!gy_may_open(card)) return DEVICE_UNAVAILABLE;
     if (!gy_mps_placed(card)) return INVALID_RESOURCE_CONFIGURATION;
     if (!gy_reserve(card, at->context_bytes)) return OUT_OF_MEMORY;

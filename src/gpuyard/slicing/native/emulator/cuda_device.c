@@ -42,30 +42,36 @@ GY_API CUresult cuDeviceGet(CUdevice *answer, int device) {
 GY_API CUresult cuDeviceGetName(char *name, int length, CUdevice device) {
     OF_DEVICE(name);
     REFUSE_IF(length <= 0, INVALID_VALUE);
-    snprintf(name, (size_t)length, "%s", card->name);
+    const gy_instance *instance = gy_mig_here(gy_visible[device]);
+    char as[sizeof card->name + 40];
+    if (instance) gy_mig_name(card, instance, as, sizeof as);
+    snprintf(name, (size_t)length, "%s", instance ? as : card->name);
     OUT(CUDA_SUCCESS);
 }
 
-static CUresult uuid(const char *function, CUuuid *answer, CUdevice device) {
+/* The older call names the card, the newer one the instance. */
+static CUresult uuid(const char *function, CUuuid *answer, CUdevice device, bool instances) {
     TRY(gy_enter(function));
     REFUSE_IF(!answer, INVALID_VALUE);
     REFUSE_IF(!card_of(device), INVALID_DEVICE);
-    memcpy(answer->bytes, card_of(device)->uuid, 16);
+    const gy_instance *instance = instances ? gy_mig_here(gy_visible[device]) : NULL;
+    memcpy(answer->bytes, instance ? instance->uuid : card_of(device)->uuid, 16);
     OUT(CUDA_SUCCESS);
 }
 
-GY_API CUresult cuDeviceGetUuid(CUuuid *answer, CUdevice device) { return uuid(__func__, answer, device); }
-GY_API CUresult cuDeviceGetUuid_v2(CUuuid *answer, CUdevice device) { return uuid(__func__, answer, device); }
+GY_API CUresult cuDeviceGetUuid(CUuuid *answer, CUdevice device) { return uuid(__func__, answer, device, false); }
+GY_API CUresult cuDeviceGetUuid_v2(CUuuid *answer, CUdevice device) { return uuid(__func__, answer, device, true); }
 
 GY_API CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device) {
     OF_DEVICE(bytes);
-    *bytes = card->total;
+    *bytes = gy_total(gy_visible[device]);
     OUT(CUDA_SUCCESS);
 }
 
 GY_API CUresult cuDeviceTotalMem(unsigned *bytes, CUdevice device) {
     OF_DEVICE(bytes);
-    *bytes = card->total > UINT32_MAX ? UINT32_MAX : (unsigned)card->total;
+    uint64_t total = gy_total(gy_visible[device]);
+    *bytes = total > UINT32_MAX ? UINT32_MAX : (unsigned)total;
     OUT(CUDA_SUCCESS);
 }
 
@@ -112,7 +118,7 @@ static int attribute(const gy_card *card, int which) {
     case 13: return (int)card->boost_mhz * 1000;
     case 14: return 512;                                    /* texture alignment */
     case 15: case 31: case 32: case 40: case 41: return 1;  /* overlap, concurrent kernels, addressing */
-    case 16: return (int)gy_mps_multiprocessors(card);
+    case 16: return (int)gy_multiprocessors((uint32_t)(card - gy_here->cards));
     case 19: case 78: case 89: return 1;                    /* host mapping, stream priorities, managed access */
     case 20: return (int)card->compute_mode;
     case 33: return (int)card->pci_bus;

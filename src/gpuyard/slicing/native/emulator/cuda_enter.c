@@ -44,18 +44,44 @@ static int named(const char *word, size_t length, const uint32_t *cards, int cou
     return found;
 }
 
+/* A program computes in one MIG instance or on whole cards, never in both and never in two. */
+static void compute_in(uint32_t card, uint32_t place) {
+    gy_mig_choose(card, place);
+    gy_visible[0] = card;
+    gy_visible_count = place > 0;
+}
+
+/* The instance that a word such as MIG-<uuid> names. */
+static bool chose_instance(const char *word, size_t length) {
+    for (uint32_t card = 0; card < gy_here->card_count; card++) {
+        for (uint32_t i = 0; i < GY_EMULATOR_INSTANCES && !gy_here->cards[card].unplugged; i++) {
+            const gy_instance *instance = &gy_here->cards[card].instances[i];
+            char text[41];
+            gy_mig_uuid(instance, text);
+            if (!instance->in_use || !instance->computes || length != 40 || strncasecmp(text, word, length)) continue;
+            compute_in(card, i + 1);
+            return true;
+        }
+    }
+    return false;
+}
+
 static void choose_devices(void) {
     uint32_t cards[GY_MAX_CARDS];
     int count = 0;
+    const char *wish = getenv("CUDA_VISIBLE_DEVICES");
+    gy_mig_choose(0, 0);
+    gy_visible_count = 0;
     for (uint32_t i = 0; i < gy_here->card_count; i++)
         if (!gy_here->cards[i].unplugged && gy_mps_sees(i)) cards[count++] = i;
-    const char *wish = getenv("CUDA_VISIBLE_DEVICES");
-    gy_visible_count = 0;
     if (!wish) {
-        memcpy(gy_visible, cards, sizeof cards);
-        gy_visible_count = count;
+        for (int i = 0; i < count; i++)
+            if (!gy_here->cards[cards[i]].mig_mode) gy_visible[gy_visible_count++] = cards[i];
+        for (int i = 0; i < count && !gy_visible_count; i++)
+            if (gy_here->cards[cards[i]].mig_mode) compute_in(cards[i], gy_mig_first(cards[i]));
         return;
     }
+    if (!strncasecmp(wish, "MIG-", 4) && chose_instance(wish, strcspn(wish, ", "))) return;
     while (*wish) { /* the list ends at the first word that names nothing */
         while (*wish == ' ') wish++;
         size_t length = strcspn(wish, ",");
@@ -63,6 +89,10 @@ static void choose_devices(void) {
         while (word && wish[word - 1] == ' ') word--;
         int card = named(wish, word, cards, count);
         if (card < 0 || gy_visible_count == (int)GY_MAX_CARDS) return;
+        if (gy_here->cards[card].mig_mode) { /* its first instance, where nothing was named before it */
+            if (!gy_visible_count) compute_in((uint32_t)card, gy_mig_first((uint32_t)card));
+            return;
+        }
         for (int i = 0; i < gy_visible_count; i++)
             if (gy_visible[i] == (uint32_t)card) {
                 gy_visible_count = 0; /* a card named twice leaves none */

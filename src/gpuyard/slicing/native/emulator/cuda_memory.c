@@ -59,12 +59,11 @@ static CUresult information(const char *function, uint64_t *free_bytes, uint64_t
     handle context;
     TRY(gy_enter_context(function, &context));
     REFUSE_IF(!free_bytes || !total, INVALID_VALUE);
-    gy_card *card = &gy_here->cards[context->card];
     gy_reap();
-    uint64_t limit = gy_group_limit(context->card), left = card->total - card->used;
+    uint64_t limit = gy_group_limit(context->card), all = gy_total(context->card), left = all - gy_used(context->card);
     *free_bytes = left;
-    *total = card->total;
-    if (limit < card->total) {
+    *total = all;
+    if (limit < all) {
         uint64_t used = gy_group_used(context->card, gy_here->processes[gy_process()].group);
         *total = limit;
         *free_bytes = used >= limit ? 0 : limit - used < left ? limit - used : left;

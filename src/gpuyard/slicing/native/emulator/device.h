@@ -18,6 +18,7 @@ typedef struct gy_emulator_file gy_machine;
 typedef struct gy_emulator_card gy_card;
 typedef struct gy_emulator_lane gy_lane;
 typedef struct gy_emulator_mark gy_mark;
+typedef struct gy_emulator_instance gy_instance;
 typedef struct gy_emulator_thread gy_thread;
 
 /* The machine that GPUYARD_EMULATOR names; NULL without one, with a reason on standard error the first time. */
@@ -62,6 +63,22 @@ uint64_t gy_group_limit(uint32_t card);              /* of the cgroup that it is
 uint64_t gy_group_used(uint32_t card, const char *group); /* by all processes in it and below it */
 uint64_t gy_group_read(const gy_card *card, const char *folder, const char *file); /* UINT64_MAX: no limit, or no such file */
 bool gy_group_write(const gy_card *card, const char *folder, const char *file, uint64_t bytes);
+
+/* device_mig.c: instances of cards. All with the lock held; a place is an instance's number + 1, 0 for none. */
+#define GY_MIG_SLICES 7u
+void gy_mig_choose(uint32_t card, uint32_t place); /* this process computes there, and nowhere else */
+gy_instance *gy_mig_here(uint32_t card);           /* where it computes on a card; NULL for the whole card */
+uint32_t gy_mig_place(uint32_t card);
+uint32_t gy_mig_first(uint32_t card);
+bool gy_mig_may_compute(uint32_t card);
+gy_instance *gy_mig_of(const gy_lane *lane);
+bool gy_mig_busy(uint32_t card, uint32_t place);
+uint64_t gy_total(uint32_t card);                  /* bytes of the card, or of its instance, as this process has it */
+uint64_t gy_used(uint32_t card);
+uint32_t gy_multiprocessors(uint32_t card);
+void gy_mig_name(const gy_card *card, const gy_instance *instance, char *text, size_t room);
+void gy_mig_uuid(const gy_instance *instance, char text[41]); /* as CUDA_VISIBLE_DEVICES takes it */
+
 
 /* device_work.c: processor sharing. All with the lock held. */
 uint64_t gy_now(void);

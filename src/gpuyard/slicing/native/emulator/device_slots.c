@@ -74,12 +74,15 @@ uint32_t gy_pid_here(int slot) {
 void gy_forget_slots(void) {
     own = -1;
     gy_mps_forget();
+    gy_mig_forget();
     memset(own_lane, 0, sizeof own_lane);
 }
 
 static void drop_lane(gy_lane *lane) {
     gy_card *card = &gy_here->cards[lane->card];
+    gy_instance *instance = gy_mig_of(lane);
     card->used -= lane->used < card->used ? lane->used : card->used;
+    if (instance) instance->used -= lane->used < instance->used ? lane->used : instance->used;
     memset(lane, 0, sizeof *lane);
 }
 
@@ -97,10 +100,16 @@ void gy_reap(void) {
 }
 
 void gy_repair(void) {
-    uint64_t sums[GY_MAX_CARDS] = {0};
-    for (uint32_t i = 0; i < gy_here->lane_high; i++)
-        if (gy_here->lanes[i].process) sums[gy_here->lanes[i].card] += gy_here->lanes[i].used;
-    for (uint32_t i = 0; i < gy_here->card_count; i++) gy_here->cards[i].used = sums[i];
+    for (uint32_t i = 0; i < gy_here->card_count; i++) {
+        gy_here->cards[i].used = 0;
+        for (uint32_t j = 0; j < GY_EMULATOR_INSTANCES; j++) gy_here->cards[i].instances[j].used = 0;
+    }
+    for (uint32_t i = 0; i < gy_here->lane_high; i++) {
+        const gy_lane *lane = &gy_here->lanes[i];
+        if (!lane->process) continue;
+        gy_here->cards[lane->card].used += lane->used;
+        if (lane->instance) gy_mig_of(lane)->used += lane->used;
+    }
     gy_reap();
 }
 
@@ -145,7 +154,8 @@ gy_lane *gy_lane_on(uint32_t card) {
     for (uint32_t i = 0; !lane && slot >= 0 && i < GY_EMULATOR_LANES; i++) {
         if (gy_here->lanes[i].process) continue;
         lane = &gy_here->lanes[i];
-        *lane = (gy_lane){.process = (uint32_t)slot + 1, .card = card, .rate_ppm = gy_mps_rate(), .limit = gy_mps_limit(card)};
+        *lane = (gy_lane){.process = (uint32_t)slot + 1, .card = card, .rate_ppm = gy_mps_rate(), .limit = gy_mps_limit(card),
+                          .instance = gy_mig_place(card)};
         own_lane[card] = (uint16_t)(i + 1);
         if (gy_here->lane_high <= i) gy_here->lane_high = i + 1;
     }
@@ -157,13 +167,15 @@ bool gy_reserve(uint32_t card, uint64_t bytes) {
     gy_lane *lane = gy_lane_on(card);
     if (!lane || (lane->limit && (bytes > lane->limit || lane->used > lane->limit - bytes))) return false;
     if (!gy_group_allows(card, bytes)) return false;
-    if (bytes > at->total - at->used) gy_reap();
-    if (bytes > at->total - at->used) {
+    gy_instance *instance = gy_mig_of(lane);
+    if (bytes > gy_total(card) - gy_used(card)) gy_reap();
+    if (bytes > gy_total(card) - gy_used(card)) {
         at->refused++;
         return false;
     }
     lane->used += bytes;
     at->used += bytes;
+    if (instance) instance->used += bytes;
     if (at->peak < at->used) at->peak = at->used;
     return true;
 }
@@ -173,4 +185,5 @@ void gy_give_back(uint32_t card, uint64_t bytes) {
     if (!lane) return;
     lane->used -= bytes;
     gy_here->cards[card].used -= bytes;
+    if (lane->instance) gy_mig_of(lane)->used -= bytes;
 }

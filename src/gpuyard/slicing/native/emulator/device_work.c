@@ -24,8 +24,12 @@ static uint32_t find_busy(uint32_t card) {
         const gy_lane *lane = &gy_here->lanes[i];
         if (lane->process && lane->card == card && lane->end_ns > lane->done_ns) busy[count++] = (uint16_t)i;
     }
+    gy_mig_rates(busy, count);
     return count;
 }
+
+/* Whether busy lanes take turns: instances of a card do not. */
+static bool in_turns(const gy_card *card) { return gy_here->turn_ns && !card->mig_mode; }
 
 /* How much longer than by itself a lane's work takes: `times` for every `in` of it. */
 struct stretch { uint64_t times, in; };
@@ -169,8 +173,8 @@ void gy_advance(uint64_t now) {
         uint32_t count = find_busy(i);
         bool even = true;
         rates(count, &even);
-        if (!even && !gy_here->turn_ns) share_by_rate(card, count, now), count = find_busy(i);
-        if (gy_here->turn_ns) take_turns(card, count, now);
+        if (!even && !in_turns(card)) share_by_rate(card, count, now), count = find_busy(i);
+        if (in_turns(card)) take_turns(card, count, now);
         else share_evenly(card, count, now);
         measure(card, i, now);
     }
@@ -198,11 +202,11 @@ uint64_t gy_next_change(uint64_t now) {
     for (uint32_t c = 0; c < gy_here->card_count; c++) {
         gy_card *card = &gy_here->cards[c];
         uint32_t count = find_busy(c);
-        if (count && gy_here->turn_ns) {
+        if (count && in_turns(card)) {
             uint64_t at = now + turn_length(card, whose_turn(card, count));
             if (at < earliest) earliest = at;
         }
-        for (uint32_t i = 0; !gy_here->turn_ns && i < count; i++) {
+        for (uint32_t i = 0; !in_turns(card) && i < count; i++) {
             const gy_lane *lane = &gy_here->lanes[busy[i]];
             uint64_t at = now + stretched(lane->end_ns - lane->done_ns, stretch_of(lane, count)) - card->remainder_ns % count;
             if (at < earliest) earliest = at;
@@ -218,6 +222,6 @@ uint64_t gy_done_earliest(const gy_lane *lane, uint64_t mark, uint64_t now) {
     if (gy_done(lane, mark)) return now;
     uint32_t count = find_busy(lane->card);
     if (!count) return now;
-    if (!gy_here->turn_ns) return now + stretched(rest, stretch_of(lane, count)) - card->remainder_ns % count;
+    if (!in_turns(card)) return now + stretched(rest, stretch_of(lane, count)) - card->remainder_ns % count;
     return whose_turn(card, count) == lane ? now + rest : GY_FOREVER;
 }

@@ -12,17 +12,25 @@ static nvmlReturn say(char *text, unsigned length, const char *value) {
     return SUCCESS;
 }
 
+/* Begins a call on a card, or on a MIG device: then `instance` is that, and `device` becomes its card. */
+#define ON_EITHER \
+    instance_handle instance; \
+    TRY(nv_enter_either(__func__, &device, &instance))
+
 static unsigned number_of(device_handle device) { return (unsigned)(device - gy_here->cards); }
 
 GY_API nvmlReturn nvmlDeviceGetName(device_handle device, char *text, unsigned length) {
-    ON_DEVICE;
-    OUT(say(text, length, device->name));
+    char name[sizeof device->name + 40];
+    ON_EITHER;
+    if (instance) gy_mig_name(device, instance, name, sizeof name);
+    OUT(say(text, length, instance ? name : device->name));
 }
 
 GY_API nvmlReturn nvmlDeviceGetUUID(device_handle device, char *text, unsigned length) {
     char uuid[41];
-    ON_DEVICE;
-    nv_uuid(device, uuid);
+    ON_EITHER;
+    if (instance) gy_mig_uuid(instance, uuid);
+    else nv_uuid(device, uuid);
     OUT(say(text, length, uuid));
 }
 
@@ -56,19 +64,21 @@ GY_API nvmlReturn nvmlDeviceGetPciInfo_v2(device_handle d, pci_information *a) {
 GY_API nvmlReturn nvmlDeviceGetPciInfo_v3(device_handle d, pci_information *a) { return pci(__func__, d, a); }
 
 GY_API nvmlReturn nvmlDeviceGetMemoryInfo(device_handle device, memory_v1 *answer) {
-    ON_DEVICE;
+    ON_EITHER;
     REFUSE_IF(!answer, INVALID_ARGUMENT);
     gy_reap();
-    *answer = (memory_v1){device->total, device->total - device->used, device->used};
+    uint64_t total = instance ? instance->total : device->total, used = instance ? instance->used : device->used;
+    *answer = (memory_v1){total, total - used, used};
     OUT(SUCCESS);
 }
 
 GY_API nvmlReturn nvmlDeviceGetMemoryInfo_v2(device_handle device, memory_v2 *answer) {
-    ON_DEVICE;
+    ON_EITHER;
     REFUSE_IF(!answer, INVALID_ARGUMENT);
     REFUSE_IF(answer->version != (sizeof *answer | 2u << 24), ARGUMENT_VERSION_MISMATCH);
     gy_reap();
-    *answer = (memory_v2){answer->version, device->total, 0, device->total - device->used, device->used};
+    uint64_t total = instance ? instance->total : device->total, used = instance ? instance->used : device->used;
+    *answer = (memory_v2){answer->version, total, 0, total - used, used};
     OUT(SUCCESS);
 }
 
@@ -119,6 +129,7 @@ NUMBER(nvmlDeviceGetNumGpuCores, unsigned, true, device->multiprocessors * (devi
 GY_API nvmlReturn nvmlDeviceGetUtilizationRates(device_handle device, unsigned answer[2]) {
     ON_DEVICE;
     REFUSE_IF(!answer, INVALID_ARGUMENT);
+    REFUSE_IF(device->mig_mode, NOT_SUPPORTED); /* nobody says how busy a card is whose parts are busy by themselves */
     gy_reap();
     gy_advance(gy_now());
     answer[0] = (unsigned)device->percent;

@@ -51,12 +51,22 @@ bool nv_is_device(const void *device) {
 nvmlReturn nv_enter_device(const char *function, device_handle device) {
     if (!users || !gy_open()) return UNINITIALIZED;
     gy_lock();
-    REFUSE_IF(!nv_is_device(device), INVALID_ARGUMENT);
+    REFUSE_IF(!nv_is_device(device), nv_mig_device(device) ? NOT_SUPPORTED : INVALID_ARGUMENT);
     uint32_t card = (uint32_t)(device - gy_here->cards);
     uint32_t result = gy_here->injection_count ? gy_injected(function, card) : 0;
     if (!result && (device->lost || device->unplugged)) result = GPU_IS_LOST;
     if (result) gy_unlock();
     return (nvmlReturn)result;
+}
+
+nvmlReturn nv_enter_either(const char *function, device_handle *device, instance_handle *instance) {
+    uint32_t place;
+    if (!users || !gy_open()) return UNINITIALIZED;
+    gy_lock();
+    *instance = nv_mig_device(*device);
+    if (*instance) *device = nv_card_of(*instance, &place);
+    gy_unlock();
+    return nv_enter_device(function, *device);
 }
 
 nvmlReturn nv_leave(nvmlReturn result) {
@@ -99,6 +109,15 @@ GY_API nvmlReturn nvmlDeviceGetHandleByUUID(const char *wish, device_handle *dev
         if (strcasecmp(text, wish)) continue;
         *device = listed[i];
         OUT(listed[i]->lost || listed[i]->unplugged ? GPU_IS_LOST : SUCCESS);
+    }
+    for (uint32_t i = 0; i < gy_here->card_count; i++) {
+        for (uint32_t j = 0; j < GY_EMULATOR_INSTANCES; j++) {
+            char text[41];
+            gy_mig_uuid(&gy_here->cards[i].instances[j], text);
+            if (!nv_mig_device(&gy_here->cards[i].instances[j]) || strcasecmp(text, wish)) continue;
+            *device = (device_handle)(void *)&gy_here->cards[i].instances[j];
+            OUT(SUCCESS);
+        }
     }
     OUT(NOT_FOUND);
 }

@@ -12,14 +12,18 @@ static const gy_lane *next_on(device_handle device, uint32_t *at) {
 
 /* As many as fit; the count says how many there are, also where they do not fit. */
 static nvmlReturn list(const char *function, device_handle device, unsigned *count, void *answer, size_t size) {
-    TRY(nv_enter_device(function, device));
+    instance_handle instance;
+    TRY(nv_enter_either(function, &device, &instance));
     REFUSE_IF(!count || (*count && !answer), INVALID_ARGUMENT);
     unsigned room = *count, found = 0;
     uint32_t at = 0;
     gy_reap();
-    for (const gy_lane *lane; (lane = next_on(device, &at)); found++) {
-        process_v2 process = {gy_pid_here((int)lane->process - 1), lane->used, UINT32_MAX, UINT32_MAX};
+    for (const gy_lane *lane; (lane = next_on(device, &at));) {
+        if (instance && gy_mig_of(lane) != instance) continue;
+        uint32_t in = lane->instance ? lane->instance : UINT32_MAX, part = lane->instance ? 0 : UINT32_MAX;
+        process_v2 process = {gy_pid_here((int)lane->process - 1), lane->used, in, part};
         if (found < room) memcpy((char *)answer + found * size, &process, size);
+        found++;
     }
     *count = found;
     OUT(found > room ? INSUFFICIENT_SIZE : SUCCESS);

@@ -4,7 +4,7 @@
 
 typedef int nvmlReturn;
 typedef gy_card *device_handle;
-typedef struct gy_emulator_instance *instance_handle;
+typedef gy_instance *instance_handle;
 
 enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
        INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, IN_USE = 19, INSUFFICIENT_RESOURCES = 23,
@@ -22,7 +22,12 @@ typedef struct { unsigned pid; uint64_t when_us; unsigned sm, memory, encoder, d
 nvmlReturn nv_enter(const char *function);
 nvmlReturn nv_enter_device(const char *function, device_handle device);
 nvmlReturn nv_leave(nvmlReturn result);
+nvmlReturn nv_enter_either(const char *function, device_handle *device, instance_handle *instance);
 bool nv_is_device(const void *device);
+
+/* nvml_mig_device.c: an instance that computes is a device, and its handle is the instance. `place` is its number + 1. */
+device_handle nv_card_of(instance_handle instance, uint32_t *place);  /* NULL for what is no instance */
+instance_handle nv_mig_device(const void *device);                   /* NULL for what is no such device */
 
 #define TRY(call) do { nvmlReturn result_ = (call); if (result_) return result_; } while (0)
 #define OUT(result) return nv_leave(result)

@@ -7,7 +7,6 @@ free, an instance gets the one that leaves most places to others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from gpuyard.model.mig import MigCard, MigPlace, MigProfile
 from gpuyard.model.slices import SliceShape
@@ -28,7 +27,7 @@ def profile_for(card: MigCard, shape: SliceShape) -> MigProfile | None:
 
 def places(card: MigCard, profile: MigProfile) -> tuple[MigPlace, ...]:
     """Where one more instance of the profile could lie now; none where the card has no compute left for it."""
-    used = sum(_profile(card, place).compute_slices for place in card.taken)
+    used = sum(_slices(card, place) for place in card.taken)
     already = sum(place.profile_id == profile.id for place in card.taken)
     if already >= profile.most or used + profile.compute_slices > card.compute_slices:
         return ()
@@ -64,29 +63,33 @@ def _place_all(card: MigCard, profiles: Sequence[MigProfile]) -> list[MigPlace] 
     if not profiles:
         return []
     for place in _best_first(card, profiles[0]):
-        rest = _place_all(_with(card, place), profiles[1:])
+        rest = _place_all(card.taking(place), profiles[1:])
         if rest is not None:
             return [place, *rest]
     return None
 
 
-def _best_first(card: MigCard, profile: MigProfile) -> list[MigPlace]:
-    def left(place: MigPlace) -> int:
-        after = _with(card, place)
-        return sum(len(places(after, other)) * other.size for other in card.profiles)
+def best_place(card: MigCard, profile: MigProfile) -> MigPlace | None:
+    """Where one more instance of the profile leaves most room to others; None where there is no place for it."""
+    return next(iter(_best_first(card, profile)), None)
 
-    return sorted(places(card, profile), key=lambda place: (-left(place), place.start))
+
+def room_left(card: MigCard) -> int:
+    """How much could still be made of a card: for each profile alone, its places, by the memory that they cover."""
+    return sum(len(places(card, profile)) * profile.size for profile in card.profiles)
+
+
+def _best_first(card: MigCard, profile: MigProfile) -> list[MigPlace]:
+    return sorted(places(card, profile), key=lambda place: (-room_left(card.taking(place)), place.start))
 
 
 def _filling(card: MigCard, profile: MigProfile) -> Iterator[MigPlace]:
     while best := _best_first(card, profile):
-        card = _with(card, best[0])
+        card = card.taking(best[0])
         yield best[0]
 
 
-def _with(card: MigCard, place: MigPlace) -> MigCard:
-    return replace(card, taken=(*card.taken, place))
-
-
-def _profile(card: MigCard, place: MigPlace) -> MigProfile:
-    return next(profile for profile in card.profiles if profile.id == place.profile_id)
+def _slices(card: MigCard, place: MigPlace) -> int:
+    """Of an instance of a profile that the card does not name any more, as much as it can have."""
+    profile = card.profile(place.profile_id)
+    return min(place.size, card.compute_slices) if profile is None else profile.compute_slices

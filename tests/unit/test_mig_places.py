@@ -7,13 +7,13 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuyard.model.mig import MigCard, MigPlace, MigProfile
 from gpuyard.model.slices import SliceShape
 from gpuyard.model.units import GIB, MIB
-from gpuyard.slicing.mig import places, plan, profile_for, room
+from gpuyard.scheduling.mig_places import places, plan, profile_for, room
 
 # An H100 with 80 GB, as the driver lists it (NVIDIA's MIG user guide).
 H100 = MigCard(
@@ -98,6 +98,7 @@ def test_room_counts_what_fits_of_each_alone() -> None:
 ids = st.lists(st.sampled_from([profile.id for profile in H100.profiles]), max_size=5)
 
 
+@settings(deadline=None)
 @given(ids, ids)
 def test_a_plan_is_always_right_and_none_is_missed(there: list[int], wanted: list[int]) -> None:
     before = plan(H100, [shape(number) for number in there])
