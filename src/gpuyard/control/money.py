@@ -89,6 +89,7 @@ def _as_line(line: RatedLine) -> Line:
         amount_nano=line.amount_nano,
         currency=line.currency,
         origin=line.origin,
+        quantity_bytes=line.quantity_bytes,
     )
 
 
@@ -114,4 +115,5 @@ def provisional(meter: meters.Meter) -> Interval:
         currency=meter.currency,
         minimum_us=meter.minimum_us,
         card_uuids=meter.card_uuids,
+        share_ppm=meter.share_ppm,
     )

@@ -111,3 +111,4 @@ class Workload:
     exit_code: int | None
     created_us: int
     updated_us: int
+    cpu_only: bool = False  # started without its cards: it holds CPU and memory, and costs the price for that

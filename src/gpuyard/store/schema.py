@@ -14,6 +14,7 @@ from gpuyard.store import (  # noqa: F401
     access_tables,
     attestation_tables,
     dialect_tables,
+    egress_tables,
     incident_tables,
     ledger_tables,
     money_tables,
@@ -24,7 +25,7 @@ from gpuyard.store import (  # noqa: F401
 )
 from gpuyard.store.tables import METADATA, PARTIAL_INDEXES
 
-HEAD = "0011"  # the schema this build knows; a test compares it with the newest migration
+HEAD = "0013"  # the schema this build knows; a test compares it with the newest migration
 _IMMUTABLE = ("intervals", "events", *money_tables.IMMUTABLE, *ledger_tables.IMMUTABLE, *access_tables.IMMUTABLE)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
