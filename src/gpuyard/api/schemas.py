@@ -78,6 +78,7 @@ class LaunchRequest(_Strict):
         description="what becomes of it where its slices are taken back, on spot: it waits, or it goes with its disk",
     )
     runtime: Literal["auto", "process", "container", "simulated"] = "auto"
+    cpu_only: bool = Field(False, description="an instance's first start is without its cards, at the price of that")
     tenant: Short | None = Field(None, description="operators only: launch for this tenant")
 
 
@@ -147,6 +148,7 @@ class WorkloadView(BaseModel):
     reason_text: str | None
     exit_code: int | None
     runtime: str
+    cpu_only: bool
     isolation: dict[str, list[str]]
     confidentiality: ConfidentialityView
     spec: dict[str, object]

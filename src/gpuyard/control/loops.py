@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gpuyard.control import acting, fleet_watch
 from gpuyard.control.applying import StaleError, apply_part, parts_of
 from gpuyard.control.attesting import end_what_is_over
 from gpuyard.control.bidding import outbid
 from gpuyard.control.clock import remember_latest
+from gpuyard.control.cpu_only import without_price
 from gpuyard.control.decisions import decide
 from gpuyard.control.escape_watch import EscapeWatch
 from gpuyard.control.geography import stop_what_is_outside
@@ -33,7 +34,7 @@ from gpuyard.control.world import Moment, StartUnit, StopUnit, Verdict, World
 from gpuyard.control.yard import Yard
 from gpuyard.engines.runtime import Observation, UnitState
 from gpuyard.model.errors import YardError
-from gpuyard.model.leases import PurchaseOption
+from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.scheduling.cycle import Waiting
 from gpuyard.scheduling.plan import Refusal
 
@@ -179,7 +180,7 @@ class Loops:
         on_their_way = self._read.moves
         if on_their_way and finish_moves(self.yard, on_their_way, open_leases, world.workloads, world.now.at_us):
             withdrawn = True
-        held = outbid(self.yard, open_leases, world.workloads) if waiting else {}
+        held = self._held_back(open_leases, world) if waiting else {}
         waiting -= held.keys()
         if not waiting:
             changed = self._pending != held
@@ -209,6 +210,11 @@ class Loops:
             self._planned_for = None
             return True
         return placed > 0 or self._pending != before
+
+    def _held_back(self, open_leases: Sequence[Lease], world: World) -> dict[str, Mapping[str, object]]:
+        """By waiting lease, why no plan is made for it."""
+        priceless = without_price(self.yard, open_leases, world.workloads)
+        return outbid(self.yard, open_leases, world.workloads) | priceless
 
     def _empty_nodes(self, now_us: int) -> bool:
         if now_us < self._next_emptying_us or self._read is None:

@@ -15,6 +15,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from gpuyard.control.applying import StaleError, apply_lease
+from gpuyard.control.cpu_only import cpu_only_price_nano
 from gpuyard.control.waiting import HOLDING, take_standing, waiting_leases
 from gpuyard.control.world import LeaseChange, Moment
 from gpuyard.control.yard import Yard
@@ -51,9 +52,9 @@ def take_snapshot(
         if lease.state in HOLDING and lease.node is not None:
             if lease.option is not PurchaseOption.SPOT:
                 paid.update(cut.card_uuid for cut in lease.slices)
-            spec = workloads[lease.workload_id].spec
-            cpu[lease.node] += spec.cpu_milli
-            memory[lease.node] += spec.memory_bytes
+            workload = workloads[lease.workload_id]
+            cpu[lease.node] += workload.cpu_milli
+            memory[lease.node] += workload.memory_bytes
     for uuid, (bytes_held, ppm_held) in moves.held(on_their_way).items():
         of_leases = used.get(uuid, (0, 0))
         used[uuid] = of_leases[0] + bytes_held, of_leases[1] + ppm_held
@@ -97,10 +98,10 @@ def request_for(lease_id: str, workload: Workload, waits_since_us: int) -> Reque
     return Request(
         lease_id=lease_id,
         shape=wish.shape,
-        count=wish.count,
-        card_model=wish.card_model,
-        cpu_milli=spec.cpu_milli,
-        memory_bytes=spec.memory_bytes,
+        count=0 if workload.cpu_only else wish.count,
+        card_model=None if workload.cpu_only else wish.card_model,
+        cpu_milli=workload.cpu_milli,
+        memory_bytes=workload.memory_bytes,
         group=workload.id if spec.is_gang else None,
         tenant_id=workload.tenant_id,
         priority=spec.priority,
@@ -180,10 +181,6 @@ def _grant(
     shim, mps = yard.engine.shim_on(workload.runtime), yard.engine.mps_on(workload.runtime)
     levels = {card.uuid: guarantee(card, shape, workload.runtime, shim, mps).guarantee for card in cards}
     cut = tuple(Slice(lease.id, card.uuid, shape, levels[card.uuid]) for card in cards)
-    spot = lease.option is PurchaseOption.SPOT
-    most = workload.spec.max_price_nano
-    prices = [yard.book.price_nano(card.model, shape.share_of_card_ppm(card.memory_bytes), spot) for card in cards]
-    price = sum(each if most is None else min(each, most) for each in prices)  # nobody pays more than was bid
     granted = replace(
         lease,
         state=LeaseState.GRANTED,
@@ -191,7 +188,7 @@ def _grant(
         slices=cut,
         terms=Terms(
             currency=yard.book.currency,
-            active_per_hour_nano=price,
+            active_per_hour_nano=_price_nano(yard, lease, workload, cards),
             stopped_per_hour_nano=yard.book.stopped_nano(workload.spec.disk_bytes),
             minimum_us=yard.book.minimum_us,
         ),
@@ -202,3 +199,13 @@ def _grant(
     why = {**placement.terms, "scheduler": placement.why, "waited_us": max(0, now.at_us - lease.updated_us)}
     placements.place(c, lease.id, {**why, "cpus": placement.cpus} if placement.cpus else why, now.at_us)
     return apply_lease(c, LeaseChange(lease, granted, now), workload)
+
+
+def _price_nano(yard: Yard, lease: Lease, workload: Workload, cards: Sequence[Card]) -> int:
+    """What an hour on these cards costs, by the book in force; without any, what the book asks for that."""
+    if workload.cpu_only:
+        return cpu_only_price_nano(yard, workload.spec.kind, lease.option)
+    shape, spot = workload.spec.slices.shape, lease.option is PurchaseOption.SPOT
+    most = workload.spec.max_price_nano
+    prices = [yard.book.price_nano(card.model, shape.share_of_card_ppm(card.memory_bytes), spot) for card in cards]
+    return sum(each if most is None else min(each, most) for each in prices)  # nobody pays more than was bid

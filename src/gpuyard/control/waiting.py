@@ -110,7 +110,8 @@ def running_leases(
     for lease in open_leases:
         if lease.state not in HOLDING or lease.node is None:
             continue
-        spec, row, notice = workloads[lease.workload_id].spec, rows.get(lease.id), notices.get(lease.id)
+        workload, row, notice = workloads[lease.workload_id], rows.get(lease.id), notices.get(lease.id)
+        spec = workload.spec
         started_us = lease.run_started_us if lease.run_started_us is not None else lease.updated_us
         limit_us = None if spec.time_limit_us is None else max(now_us, started_us + spec.time_limit_us)
         ends = [end for end in (limit_us, None if notice is None else max(now_us, notice.until_us)) if end is not None]
@@ -122,8 +123,8 @@ def running_leases(
                 node=lease.node,
                 card_uuids=tuple(cut.card_uuid for cut in lease.slices),
                 shape=spec.slices.shape,
-                cpu_milli=spec.cpu_milli,
-                memory_bytes=spec.memory_bytes,
+                cpu_milli=workload.cpu_milli,
+                memory_bytes=workload.memory_bytes,
                 priority=spec.priority,
                 spot=lease.option is PurchaseOption.SPOT,
                 started_us=started_us,
@@ -140,7 +141,7 @@ def wanted_ppm(yard: Yard, open_leases: Iterable[Lease], workloads: Mapping[str,
     """Compute that all but spot hold or wait for, by card model; what would take any model under ANY."""
     wanted: dict[str, int] = defaultdict(int)
     for lease in open_leases:
-        if lease.option is PurchaseOption.SPOT:
+        if lease.option is PurchaseOption.SPOT or workloads[lease.workload_id].cpu_only:
             continue
         wish = workloads[lease.workload_id].spec.slices
         if lease.state is LeaseState.REQUESTED and workloads[lease.workload_id].desired is Desired.RUN:

@@ -18,6 +18,7 @@ from typing import BinaryIO, Final
 from gpuyard.engines.memory_disk import MemoryDisk
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Unit, UnitState
 from gpuyard.model.errors import YardError
+from gpuyard.model.slices import share_of
 from gpuyard.model.times import Clock
 
 TERMINATED: Final = 143  # 128 + SIGTERM
@@ -130,7 +131,12 @@ class SimulatedRuntime:
                     seen[name] = Observation(name, UnitState.CREATED, live.boot_id)
                 else:
                     seen[name] = Observation(
-                        name, UnitState.RUNNING, live.boot_id, started_ns=live.begins_ns, proven_ns=now_ns
+                        name,
+                        UnitState.RUNNING,
+                        live.boot_id,
+                        started_ns=live.begins_ns,
+                        proven_ns=now_ns,
+                        share_ppm=share_of(live.unit.slices),
                     )
             return seen
 
@@ -215,6 +221,7 @@ class SimulatedRuntime:
                 recorded=True,
                 exit_code=exit_code if begun else None,
                 reason=reason,
+                share_ppm=share_of(live.unit.slices),
             ),
         )
 
@@ -230,6 +237,7 @@ class SimulatedRuntime:
                 started_ns=live.begins_ns if begun else None,
                 proven_ns=live.seen_ns if begun else None,
                 reason="supervisor_lost",
+                share_ppm=share_of(live.unit.slices),
             ),
         )
 

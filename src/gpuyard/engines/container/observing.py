@@ -17,6 +17,7 @@ from gpuyard.engines.container.creation import (
     LABEL_BOOT,
     LABEL_DISK,
     LABEL_PORTS,
+    LABEL_SHARE,
     LABEL_TENANT,
     LABEL_UNIT,
 )
@@ -70,6 +71,7 @@ def adopted(container: Mapping[str, Any]) -> UnitRecord:
         boot_id=labels[LABEL_BOOT],
         asked_ns=int(labels[LABEL_ASKED]),
         ports=_allocated(labels.get(LABEL_PORTS, "")),
+        share_ppm=int(labels[LABEL_SHARE]) if LABEL_SHARE in labels else None,
     )
 
 

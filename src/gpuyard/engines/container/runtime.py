@@ -16,6 +16,7 @@ from gpuyard.engines.container.creation import (
     LABEL_ASKED,
     LABEL_BOOT,
     LABEL_DISK,
+    LABEL_SHARE,
     LABEL_TENANT,
     LABEL_UNIT,
     LABEL_YARD,
@@ -30,6 +31,7 @@ from gpuyard.engines.container.storage import Storage
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Session, Unit, UnitState
 from gpuyard.hardware.amd import is_amd
 from gpuyard.model.errors import YardError
+from gpuyard.model.slices import share_of
 from gpuyard.model.times import Clock
 from gpuyard.slicing.cdi import DriverInside
 from gpuyard.slicing.keeper import SliceKeeper
@@ -151,6 +153,7 @@ class ContainerRuntime:
             LABEL_TENANT: unit.tenant_id,
             LABEL_BOOT: record.boot_id,
             LABEL_ASKED: str(record.asked_ns),
+            LABEL_SHARE: str(record.share_ppm),
         }
         self._launcher.launch(unit, record, labels, binds, self._launched)
 
@@ -161,6 +164,7 @@ class ContainerRuntime:
             tenant_id=unit.tenant_id,
             boot_id=self._clock.boot_id,
             asked_ns=self._clock.monotonic_ns(),
+            share_ppm=share_of(unit.slices),
         )
         before = self._records.get(unit.name)
         if before is not None:

@@ -18,6 +18,7 @@ from gpuyard.engines.process.folders import COMPLAINT, LOG, Facts, UnitFolders
 from gpuyard.engines.process.records import Claim, End, Record, Start
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Unit, UnitState
 from gpuyard.model.errors import YardError
+from gpuyard.model.slices import share_of
 from gpuyard.model.times import Clock
 from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.ladder import enforced
@@ -98,7 +99,8 @@ class ProcessRuntime:
         if not self._folders.exists(unit.name):
             plan = self._limits.plan(unit.name, unit.cpu_milli, unit.memory_bytes)
             chosen = ports.allocate(unit.ports, self._taken_ports()) if unit.ports else {}
-            self._folders.create(unit.name, Facts(unit.disk, chosen, tuple(path for path, _ in plan)))
+            facts = Facts(unit.disk, chosen, tuple(path for path, _ in plan), share_of(unit.slices))
+            self._folders.create(unit.name, facts)
         facts, record = self._folders.facts(unit.name), self._folders.record(unit.name)
         if facts is None or record is None:
             return  # forgotten meanwhile
@@ -262,7 +264,7 @@ class ProcessRuntime:
                 end = record.end() or self._bury(record, facts, claim.boot_id)
             start = record.start()
             if end is not None:
-                return _exited(name, end, start)
+                return _exited(name, end, start, facts.share_ppm)
             beat = record.beat()
         finally:
             record.close()
@@ -270,7 +272,13 @@ class ProcessRuntime:
             return Observation(name, UnitState.CREATED, claim.boot_id)
         reached = {declared: (ports.HOST, port) for declared, port in facts.ports.items()}
         return Observation(
-            name, UnitState.RUNNING, start.boot_id, started_ns=start.started_ns, proven_ns=beat[0], ports=reached
+            name,
+            UnitState.RUNNING,
+            start.boot_id,
+            started_ns=start.started_ns,
+            proven_ns=beat[0],
+            ports=reached,
+            share_ppm=facts.share_ppm,
         )
 
     def _bury(self, record: Record, facts: Facts, boot_id: str) -> End:
@@ -338,7 +346,7 @@ def _kill_left(start: Start | None, facts: Facts) -> None:
         processes.kill_left_of_unit(start.child_pid, start.child_ticks, start.mark)
 
 
-def _exited(name: str, end: End, start: Start | None) -> Observation:
+def _exited(name: str, end: End, start: Start | None, share_ppm: int | None) -> Observation:
     # A supervisor that was lost before its first sign of life leaves no proof that the command ever ran.
     began = start is not None and end.reason != "start_failed" and end.at_ns is not None
     return Observation(
@@ -351,6 +359,7 @@ def _exited(name: str, end: End, start: Start | None) -> Observation:
         exit_code=end.exit_code,
         reason=end.reason,
         detail=end.detail or None,
+        share_ppm=share_ppm,
     )
 
 
