@@ -216,11 +216,12 @@ class BillLineView(BaseModel):
     lease_id: str
     offer: str
     day: str
-    what: str  # active, stopped or minimum
+    what: str = Field(description="active, stopped, minimum, cpu_only, egress or a credit")
     seconds: str
-    price_per_hour: str
+    price_per_hour: str = Field(description="of egress, per GiB")
     amount: str
     currency: str
+    bytes: int | None = Field(description="what was sent, of egress")
     origin: str | None  # which incident, or which run, a credit comes from
 
 

@@ -252,6 +252,7 @@ def line_view(line: Line) -> View:
         "price_per_hour": format_price(line.price_per_hour_nano),
         "amount": format_money(line.amount_nano),
         "currency": line.currency,
+        "bytes": line.quantity_bytes if line.what == "egress" else None,
         "origin": line.origin or None,
     }
 

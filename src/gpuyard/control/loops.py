@@ -18,6 +18,7 @@ from gpuyard.control.bidding import outbid
 from gpuyard.control.clock import remember_latest
 from gpuyard.control.cpu_only import without_price
 from gpuyard.control.decisions import decide
+from gpuyard.control.egress import EgressWatch
 from gpuyard.control.escape_watch import EscapeWatch
 from gpuyard.control.geography import stop_what_is_outside
 from gpuyard.control.invoicing import issue_monthly
@@ -67,6 +68,7 @@ class Loops:
         self._next_proof_us = 0
         self._next_fleet_us = 0
         self._money = MoneyWatch(yard)
+        self._egress = EgressWatch(yard)
         self._next_geography_us = 0
         self._escapes = EscapeWatch(yard)
         self._next_escapes_us = 0
@@ -104,6 +106,7 @@ class Loops:
         observations, owner = self.yard.engine.observe()
         now = self._now()
         self._money.note_units(observations)
+        self._egress.look(observations, owner, now.at_us)
         self._publish(observations)
         world = self._look(now, observations)
         verdict = decide(world)

@@ -2,7 +2,8 @@
 
 It never starts a process and costs a dictionary entry a unit, so that a thousand-card yard runs on a laptop and tests
 own the time. A unit whose command is ("sleep", "N") ends by itself N seconds after it began; any other runs until it is
-stopped, or until a test ends it through `finish` or `crash`.
+stopped, or until a test ends it through `finish` or `crash`. One whose environment has SIMULATED_SENDING sends as many
+bytes a second.
 """
 
 # ruff: noqa: ARG002 - the protocol names arguments that nothing simulated needs
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import BinaryIO, Final
 
+from gpuyard.engines.activity import Activity
 from gpuyard.engines.memory_disk import MemoryDisk
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Unit, UnitState
 from gpuyard.model.errors import YardError
@@ -23,6 +25,7 @@ from gpuyard.model.times import Clock
 
 TERMINATED: Final = 143  # 128 + SIGTERM
 KILLED: Final = 137  # 128 + SIGKILL
+SENDING: Final = "SIMULATED_SENDING"  # bytes a second, in a unit's environment
 
 
 @dataclass(slots=True)
@@ -42,6 +45,7 @@ class _Ended:
     disk: str
     lines: tuple[LogLine, ...]
     observation: Observation
+    sent_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -139,6 +143,20 @@ class SimulatedRuntime:
                         share_ppm=share_of(live.unit.slices),
                     )
             return seen
+
+    def sent_bytes(self, name: str) -> int | None:
+        """What its environment says that it sends a second, for as long as it runs or ran."""
+        with self._lock:
+            self._age()
+            live, ended = self._shelf.live.get(name), self._shelf.ended.get(name)
+            if live is not None:
+                ran_ns = max(0, self._clock.monotonic_ns() - live.begins_ns)
+                return _sending(live.unit) * ran_ns // 1_000_000_000
+            return None if ended is None else ended.sent_bytes
+
+    def activity(self, name: str) -> Activity:
+        """What it sends is all that it does."""
+        return Activity(network_bytes=self.sent_bytes(name))
 
     def forget(self, name: str) -> None:
         """The unit was never here."""
@@ -247,7 +265,9 @@ class SimulatedRuntime:
         if lines and observation.proven_ns is not None:
             at_us = live.begins_us + (observation.proven_ns - live.begins_ns) // 1000
             lines += (LogLine(at_us, "stdout", f"simulated: ended ({observation.reason})"),)
-        self._shelf.ended[live.unit.name] = _Ended(live.unit.disk, lines, observation)
+        ran_ns = max(0, (observation.proven_ns or 0) - live.begins_ns)
+        sent_bytes = _sending(live.unit) * ran_ns // 1_000_000_000
+        self._shelf.ended[live.unit.name] = _Ended(live.unit.disk, lines, observation, sent_bytes)
 
 
 class EchoSession:
@@ -283,6 +303,11 @@ class EchoSession:
     async def close(self) -> None:
         """Ends the session."""
         await self.write(b"")
+
+
+def _sending(unit: Unit) -> int:
+    told = unit.environment.get(SENDING, "0")
+    return int(told) if told.isascii() and told.isdigit() else 0
 
 
 def _own_end_ns(unit: Unit, begins_ns: int) -> int | None:

@@ -172,6 +172,7 @@ class BillLine(TypedDict):
     price_per_hour: str
     amount: str
     currency: str
+    bytes: int | None
     origin: str | None
 
 

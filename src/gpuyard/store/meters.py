@@ -147,6 +147,15 @@ def intervals(
     return [_interval(row) for row in c.execute(query)]
 
 
+def run_began(c: Connection, lease_id: str, run: int) -> int | None:
+    """When a run was granted; None where it never was."""
+    found = [
+        c.execute(select(func.min(table.c.start_us)).where(table.c.lease_id == lease_id, table.c.run == run)).scalar()
+        for table in (INTERVALS, METERS)
+    ]
+    return min((moment for moment in found if moment is not None), default=None)
+
+
 def on_node(c: Connection, node: str, from_us: int, until_us: int | None) -> list[Interval]:
     """The closed intervals of a node that touch [from, until)."""
     query = select(INTERVALS).where(INTERVALS.c.node == node, INTERVALS.c.end_us > from_us)

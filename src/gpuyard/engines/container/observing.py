@@ -23,6 +23,7 @@ from gpuyard.engines.container.creation import (
 )
 from gpuyard.engines.container.oom import kernel_killed
 from gpuyard.engines.container.records import UnitRecord
+from gpuyard.engines.container.traffic import own_pid
 from gpuyard.model.times import Clock
 
 _SIGNALS = range(129, 129 + 64)
@@ -85,6 +86,7 @@ def saw_running(record: UnitRecord, container: Mapping[str, Any], now: Instant) 
     record.started_ns = max(record.asked_ns, min(started_ns, now.monotonic_ns))
     record.seen_ns = max(record.seen_ns or 0, record.started_ns)
     record.ports = {**record.ports, **_published(container)}
+    record.pid = own_pid(container)
 
 
 def saw_ended(record: UnitRecord, container: Mapping[str, Any], now: Instant) -> None:
