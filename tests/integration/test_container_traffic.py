@@ -12,7 +12,8 @@ import pytest
 
 from gpuyard.engines.activity import Activity
 from gpuyard.engines.container.runtime import ContainerRuntime
-from gpuyard.engines.container.traffic import Traffic, cpu_us_of, own_pid, traffic_of
+from gpuyard.engines.container.traffic import cpu_us_of, own_pid
+from gpuyard.engines.interfaces import Traffic, traffic_of
 from gpuyard.engines.runtime import Unit, UnitState
 from gpuyard.model.names import new_id
 
@@ -40,8 +41,9 @@ class HostClock:
 def test_all_interfaces_but_the_one_to_itself_are_added_up(tmp_path: Path) -> None:
     (tmp_path / "7" / "net").mkdir(parents=True)
     (tmp_path / "7" / "net" / "dev").write_text(DEV)
-    assert traffic_of(7, tmp_path) == Traffic(1000 + 2**64 - 1, 2007)
-    assert traffic_of(8, tmp_path) is None  # gone
+    assert traffic_of(7, proc=tmp_path) == Traffic(1000 + 2**64 - 1, 2007)
+    assert traffic_of(7, loopback=True, proc=tmp_path) == Traffic(10_999 + 2**64 - 1, 12_006)
+    assert traffic_of(8, proc=tmp_path) is None  # gone
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from gpuyard.billing.idle import ALL_QUIET
 from gpuyard.control import commands
 from gpuyard.control.launching import Launch, dry_run, prepare
 from gpuyard.control.money import make_bill, rated_lines
 from gpuyard.control.offering import SliceWish
 from gpuyard.control.reconciling import reconcile
+from gpuyard.engines.activity import Activity
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.workloads import CPU_ONLY_MEMORY_BYTES, Workload, WorkloadKind
-from gpuyard.store import leases, ledger, limits, meters, workloads
+from gpuyard.store import idle, leases, ledger, limits, meters, workloads
 from hand_driven_yard import HandYard
 
 SECOND = 1_000_000
@@ -228,3 +230,14 @@ def test_a_yard_killed_anywhere_starts_it_without_cards_all_the_same(hand: HandY
         (held,) = leases.of_workload(c, workload.id)
         assert (held.state, held.slices) == (LeaseState.ACTIVE, ())
         assert [meter.share_ppm for meter in meters.open_meters(c).values()] == [0]
+
+
+def test_it_is_idle_though_no_card_can_be_asked(hand: HandYard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(hand.runtime), "activity", lambda *_: Activity(0, 500))
+    with hand.yard.store.write() as c:
+        idle.put(c, "tn-alice", [signal.value for signal in ALL_QUIET], 60 * SECOND, 120 * SECOND)
+    workload = box(hand, cpu_only=True)
+    for _ in range(9):
+        hand.clock.advance(20 * SECOND)
+        hand.settle()
+    assert (now(hand, workload).state, now(hand, workload).reason) == (WorkloadState.STOPPED, "idle")

@@ -11,7 +11,7 @@ class Activity:
     """Sums that only grow while the unit runs. None: this runtime cannot tell."""
 
     cpu_us: int | None = None
-    network_bytes: int | None = None  # received and sent
+    network_bytes: int | None = None  # received and sent; no more than this where units share a network
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from gpuyard.engines.container.creation import LABEL_UNIT, LABEL_YARD
 from gpuyard.engines.container.launching import Launcher
 from gpuyard.engines.container.observing import NOT_YET, RUNNING, Instant
 from gpuyard.engines.container.records import Records, UnitRecord
-from gpuyard.engines.container.traffic import Traffic, traffic_of
+from gpuyard.engines.interfaces import Traffic, traffic_of
 from gpuyard.engines.runtime import Observation
 from gpuyard.model.times import Clock
 

@@ -1,5 +1,4 @@
-"""What a container has sent, received and computed so far, by the kernel's own counters; what they do not tell is
-absent.
+"""What a container has computed so far, and whose interfaces are its own; what the kernel does not tell is absent.
 
 A container with a network of its own has interfaces of its own, whose counters begin at nothing with it: bytes of whole
 frames, whoever they go to. One that shares the host's network has none that could be told apart.
@@ -8,21 +7,12 @@ frames, whoever they go to. One that shares the host's network has none that cou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_PROC = Path("/proc")
+from gpuyard.engines.interfaces import PROC
+
 _GROUPS = Path("/sys/fs/cgroup")
-_SENT = 8  # the place of `bytes transmitted` after the interface's name: proc_pid_net(5)
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Bytes through all interfaces but the one to itself."""
-
-    received: int
-    sent: int
 
 
 def own_pid(container: Mapping[str, Any]) -> int | None:
@@ -32,23 +22,7 @@ def own_pid(container: Mapping[str, Any]) -> int | None:
     return None if pid <= 0 or mode == "host" or mode.startswith(("ns:", "container:")) else pid
 
 
-def traffic_of(pid: int, proc: Path = _PROC) -> Traffic | None:
-    """None where the process is gone."""
-    try:
-        lines = (proc / str(pid) / "net" / "dev").read_text().splitlines()[2:]
-    except OSError:
-        return None
-    received = sent = 0
-    for line in lines:
-        name, _, rest = line.partition(":")
-        counters = rest.split()
-        if name.strip() != "lo" and len(counters) > _SENT:
-            received += int(counters[0])
-            sent += int(counters[_SENT])
-    return Traffic(received, sent)
-
-
-def cpu_us_of(pid: int, proc: Path = _PROC, groups: Path = _GROUPS) -> int | None:
+def cpu_us_of(pid: int, proc: Path = PROC, groups: Path = _GROUPS) -> int | None:
     """CPU time of its own control group; None where it has none, or that cannot be read."""
     try:
         rows = [line.split(":", 2) for line in (proc / str(pid) / "cgroup").read_text().splitlines()]

@@ -12,6 +12,7 @@ from threading import RLock
 from typing import BinaryIO, Final
 
 from gpuyard.engines.activity import Activity
+from gpuyard.engines.interfaces import traffic_of
 from gpuyard.engines.process import cgroup, files, groups, launching, logs, ports, processes, sessions
 from gpuyard.engines.process.disks import Disks
 from gpuyard.engines.process.folders import COMPLAINT, LOG, Facts, UnitFolders
@@ -232,7 +233,8 @@ class ProcessRuntime:
         files.unpack(self._disks.confinement(disk), self._staging, path, tar, f"the disk {disk}")
 
     def activity(self, name: str) -> Activity:
-        """CPU time of the unit's processes. The network is the machine's own: no unit's traffic can be told apart."""
+        """CPU time of the unit's processes. The network is the machine's own, where no unit's traffic can be told
+        apart: none has more than the whole machine, its loopback included."""
         record, facts = self._folders.record(name), self._folders.facts(name)
         if record is None or facts is None:
             return Activity()
@@ -243,7 +245,9 @@ class ProcessRuntime:
         if start is None:
             return Activity()
         pids = groups.members(facts.groups) or {start.child_pid, *processes.descendants(start.child_pid)}
-        return Activity(cpu_us=processes.cpu_us(pids))
+        machine = traffic_of("self", loopback=True)
+        network_bytes = None if machine is None else machine.received + machine.sent
+        return Activity(cpu_us=processes.cpu_us(pids), network_bytes=network_bytes)
 
     def _observe_one(self, name: str) -> Observation | None:
         with self._lock:
