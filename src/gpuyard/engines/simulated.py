@@ -147,12 +147,13 @@ class SimulatedRuntime:
     def sent_bytes(self, name: str) -> int | None:
         """What its environment says that it sends a second, for as long as it runs or ran."""
         with self._lock:
-            self._age()
             live, ended = self._shelf.live.get(name), self._shelf.ended.get(name)
-            if live is not None:
-                ran_ns = max(0, self._clock.monotonic_ns() - live.begins_ns)
-                return _sending(live.unit) * ran_ns // 1_000_000_000
-            return None if ended is None else ended.sent_bytes
+            if live is None:
+                return None if ended is None else ended.sent_bytes
+            if live.boot_id != self._clock.boot_id:
+                return _sent(live, live.seen_ns)
+            now_ns = self._clock.monotonic_ns()
+            return _sent(live, now_ns if live.ends_ns is None else min(now_ns, live.ends_ns))
 
     def activity(self, name: str) -> Activity:
         """What it sends is all that it does."""
@@ -265,8 +266,7 @@ class SimulatedRuntime:
         if lines and observation.proven_ns is not None:
             at_us = live.begins_us + (observation.proven_ns - live.begins_ns) // 1000
             lines += (LogLine(at_us, "stdout", f"simulated: ended ({observation.reason})"),)
-        ran_ns = max(0, (observation.proven_ns or 0) - live.begins_ns)
-        sent_bytes = _sending(live.unit) * ran_ns // 1_000_000_000
+        sent_bytes = _sent(live, observation.proven_ns or 0)
         self._shelf.ended[live.unit.name] = _Ended(live.unit.disk, lines, observation, sent_bytes)
 
 
@@ -305,9 +305,10 @@ class EchoSession:
         await self.write(b"")
 
 
-def _sending(unit: Unit) -> int:
-    told = unit.environment.get(SENDING, "0")
-    return int(told) if told.isascii() and told.isdigit() else 0
+def _sent(live: _Live, until_ns: int) -> int:
+    told = live.unit.environment.get(SENDING, "0")
+    rate = int(told) if told.isascii() and told.isdigit() else 0
+    return rate * max(0, until_ns - live.begins_ns) // 1_000_000_000
 
 
 def _own_end_ns(unit: Unit, begins_ns: int) -> int | None:
