@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench import replay
 from bench.figures import Figure, at_least, at_most
 from gpuyard.billing.conditions import Conditions, LeaseFacts
 from gpuyard.billing.invoices import hash_of
@@ -33,6 +34,7 @@ def measure() -> Iterator[Figure]:
     yield from _spot()
     yield from _rated()
     yield from _month()
+    yield from replay.measure()
     yield from _oracle()
 
 

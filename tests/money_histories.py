@@ -72,15 +72,11 @@ def random_history(seed: int) -> History:
         fraction = r.choice(list(OFFERS))
         tenant = r.choice("ab")
         option = r.choice([PurchaseOption.ON_DEMAND, PurchaseOption.ON_DEMAND, PurchaseOption.SPOT])
-        facts[lease] = LeaseFacts(
-            "RTX4090",
-            OFFERS[fraction],
-            option,
-            f"tenant-{tenant}",
-            frozenset(r.choice([[], [], [2]])),
-            slices=r.choice([1, 1, 2]),
-        )
-        intervals += _life(r, lease, f"tn-{tenant}", f"rtx4090-{fraction}")
+        cpu_only = r.choice([0, 0, 2])  # the run that was started without a card
+        slices = r.choice([1, 1, 2])
+        facts[lease] = LeaseFacts("RTX4090", OFFERS[fraction], option, f"tenant-{tenant}", slices=slices)
+        life = _life(r, lease, f"tn-{tenant}", f"rtx4090-{fraction}")
+        intervals += [replace(each, share_ppm=0) if each.run == cpu_only else each for each in life]
     until = START + r.choice([2 * DAY, 3 * DAY, 3 * DAY + 1_234_567])
     conditions = Conditions(
         until_us=until,

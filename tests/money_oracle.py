@@ -79,7 +79,7 @@ def kind_of(history: History, each) -> str | None:
         return "stopped"
     if each.state != "active":
         return None
-    return "cpu_only" if each.run in history.conditions.facts[each.lease_id].cpu_only_runs else "active"
+    return "cpu_only" if each.share_ppm == 0 else "active"
 
 
 def price_at(history: History, each, at: int) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import tarfile
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gpuyard.engines.runtime import LogLine, Runtime, Session, UnitState
 from gpuyard.model.errors import YardError
+from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.model.workloads import Mount
 
 SECOND_US = 1_000_000
@@ -42,6 +44,15 @@ def test_a_unit_runs_and_ends_by_itself(case: Any) -> None:
     assert ended.boot_id == running.boot_id
     assert ended.started_ns == running.started_ns
     assert 900_000_000 < ended.proven_ns - ended.started_ns < 10_000_000_000
+
+
+def test_the_node_records_how_much_of_a_card_a_unit_was_started_on(case: Any) -> None:
+    halves = tuple(Slice("ls", f"GPU-{n}", SliceShape(1 << 30, 500_000), Guarantee.NONE) for n in range(3))
+    case.runtime.start(replace(case.unit("three-halves", "sleep", "1"), slices=halves, simulated_cards=True))
+    running = case.until("three-halves", lambda seen: seen.state is UnitState.RUNNING)
+    assert running.share_ppm == 1_500_000
+    assert case.ended("three-halves").share_ppm == 1_500_000
+    assert case.start("none", "sleep", "1000").share_ppm == 0
 
 
 def test_starting_a_running_unit_again_changes_nothing(case: Any) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from gpuyard.engines.local import LocalEngine
 from gpuyard.engines.process import cgroup, launching
 from gpuyard.engines.process.cgroup import Limits
 from gpuyard.engines.process.runtime import ProcessRuntime
@@ -348,3 +350,14 @@ def test_links_of_a_tenant_open_no_door(process: Any, pack: Any, unpacked: Any) 
         process.runtime.write_files("disk-links", "links", ".", pack({"out/planted": b""}))
     assert [file.name for file in outside.iterdir()] == ["file"]
     assert unpacked(process.runtime.read_files("disk-links", "links", "fine")) == {"fine": b"mine"}
+
+
+def test_no_unit_has_more_traffic_than_the_machine_and_what_it_sends_is_absent(process: Any) -> None:
+    process.start("quiet", "sleep", "1000")
+    before = process.runtime.activity("quiet").network_bytes
+    assert before is not None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        for _ in range(100):
+            out.sendto(bytes(1000), ("127.0.0.1", 9))
+    assert process.runtime.activity("quiet").network_bytes >= before + 100_000
+    assert LocalEngine({"process": process.runtime}, "process").sent_bytes(process.runtime, "quiet") is None

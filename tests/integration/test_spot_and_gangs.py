@@ -15,7 +15,7 @@ from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Share
 from gpuyard.model.workloads import RestartPolicy, Workload, WorkloadKind
-from gpuyard.store import events, leases, placements, shares
+from gpuyard.store import commitments, events, leases, placements, shares
 from hand_driven_yard import HandYard
 
 SECOND = 1_000_000
@@ -112,7 +112,9 @@ def test_a_spot_lease_gets_notice_goes_in_time_and_waits_again(hand: HandYard, k
     with hand.yard.store.read() as c:
         assert placements.of(c, [told])[told].reclaims == 1
         lines = [line for line in make_bill(c, None).lines if line.lease_id == told]
-    assert all(line.price_per_hour_nano == 240_000_000 for line in lines), "spot pays the price of spot"
+        published = {price for _, price in commitments.spot_prices(c)["rtx4090-full"]}
+    assert {line.price_per_hour_nano for line in lines} <= published, "spot pays the price of spot"
+    assert {54_000_000} < published <= set(range(54_000_000, 240_000_001)), "from what its power costs up to the book's"
 
 
 def test_the_checkpoint_runs_within_the_notice(hand: HandYard) -> None:

@@ -94,20 +94,28 @@ class Wallets(RuleBasedStateMachine):
     def tenant(self) -> tenants.Tenant:
         return self.hand.tenant("poor")
 
-    @rule(name=st.sampled_from(NAMES), kind=st.sampled_from([WorkloadKind.INSTANCE, WorkloadKind.JOB]))
-    def launch(self, name: str, kind: WorkloadKind) -> None:
-        with may_be_refused("name_taken", "insufficient_credit"):
-            self.hand.launch(self.tenant, Launch(kind, QUARTER, name=name, command=("sleep", "100")))
+    @rule(
+        name=st.sampled_from(NAMES),
+        kind=st.sampled_from([WorkloadKind.INSTANCE, WorkloadKind.JOB]),
+        cpu_only=st.booleans(),
+        sending=st.sampled_from([0, 3_000_000]),
+    )
+    def launch(self, name: str, kind: WorkloadKind, cpu_only: bool, sending: int) -> None:
+        more = {"command": ("sleep", "100"), "environment": {"SIMULATED_SENDING": str(sending)}, "cpu_only": cpu_only}
+        with may_be_refused("name_taken", "insufficient_credit", *["cpu_only_refused"] * (kind is WorkloadKind.JOB)):
+            self.hand.launch(self.tenant, Launch(kind, QUARTER, name=name, **more))  # type: ignore[arg-type]
 
     @rule(
         name=st.sampled_from(NAMES),
-        command=st.sampled_from([commands.stop, commands.start, commands.reboot, commands.remove]),
+        command=st.sampled_from(
+            [commands.stop, commands.start, commands.start_cpu_only, commands.reboot, commands.remove]
+        ),
     )
     def ask(self, name: str, command: commands.Command) -> None:
         with self.hand.yard.store.read() as c:
             found = workloads.find(c, "tn-poor", name)
         if found is not None:
-            with may_be_refused("wrong_state", "insufficient_credit"):
+            with may_be_refused("wrong_state", "insufficient_credit", "cpu_only_switch", "cpu_only_refused"):
                 command(self.hand.yard, found.id, "tester")
 
     @rule(seconds=st.integers(1, 8), times=st.integers(1, 20))
@@ -176,7 +184,8 @@ class Wallets(RuleBasedStateMachine):
             price = max((each.price_per_hour_nano for each in every), default=0)
             window = hold_nano(price * len(NAMES), self.hand.yard.wallet_terms.hold_window_us)
             stopped = sum(each.duration_us for each in every if each.state == "stopped") * price
-            assert left >= -window - stopped
+            sent = sum(line.amount_nano for line in make_bill(c, tenant.id).lines if line.what == "egress")
+            assert left >= -window - stopped - sent  # what is sent has no hold
 
     @rule()
     def nothing_is_held_for_what_does_not_run_and_everything_is_posted(self) -> None:

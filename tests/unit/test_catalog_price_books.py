@@ -219,6 +219,26 @@ def test_a_book_that_asks_for_what_nothing_measures_is_told_so_by_the_doctor() -
     rows = {"currency": "USD", "storage_per_gib_hour": "0", "cards": {"RTX4090": {"on_demand": "1"}}}
     place = Place("price_book_invalid", "p")
     asking = prices.parse({**rows, "egress_per_gib": "0.09", "cpu_only_per_hour": "0.02"}, place)
-    assert [finding.name for finding in unmetered(asking)] == ["unmetered_egress", "unmetered_cpu_only"]
-    assert all(finding.ok is False for finding in unmetered(asking))
-    assert unmetered(prices.parse(rows, place)) == []
+    (told,) = unmetered(asking, {"process", "container"})
+    assert (told.name, told.ok) == ("unmetered_egress", False)
+    assert unmetered(asking, {"container"}) == []  # whose interfaces are their own
+    assert unmetered(prices.parse(rows, place), {"process"}) == []
+
+
+def test_spot_never_costs_less_than_the_power_where_both_are_known() -> None:
+    place = Place("price_book_invalid", "p")
+    rows = {"currency": "USD", "storage_per_gib_hour": "0", "power_per_kwh": "0.12", "power_overhead": "30%"}
+    said = {
+        "RTX4090": {"on_demand": "0.60"},
+        "H100": {"on_demand": "3", "spot_floor": "0.5"},
+        "L4": {"on_demand": "0.001"},
+    }
+    book = prices.parse({**rows, "cards": said}, place)
+    assert dict(book.spot_floor_nano) == {
+        "RTX4090": 450 * 120_000 * 13 // 10,  # watts, price of a watt-hour, cooling
+        "H100": 500_000_000,  # what the operator says comes first
+        "L4": 1_000_000,  # never more than on demand
+    }
+    assert book.spot_bounds_nano("RTX4090", 500_000) == (35_100_000, 300_000_000)
+    unknown = prices.parse({"currency": "USD", "storage_per_gib_hour": "0", "cards": said}, place)
+    assert dict(unknown.spot_floor_nano) == {"H100": 500_000_000}

@@ -22,6 +22,10 @@ def _seconds(us: int) -> str:
     return format_money(us * 1000, 6)  # microseconds as seconds, exactly
 
 
+def _known(us: int | None) -> str | None:
+    return None if us is None else _seconds(us)
+
+
 def _view(found: reconciliation.Discrepancy) -> views.View:
     return {
         "id": found.id,
@@ -29,8 +33,11 @@ def _view(found: reconciliation.Discrepancy) -> views.View:
         "tenant_id": found.tenant_id,
         "found_at": to_text(found.found_us),
         "scheduler_seconds": _seconds(found.scheduler_us),
-        "node_seconds": None if found.node_us is None else _seconds(found.node_us),
+        "node_seconds": _known(found.node_us),
         "billed_seconds": _seconds(found.billed_us),
+        "scheduler_card_seconds": _known(found.scheduler_card_us),
+        "node_card_seconds": _known(found.node_card_us),
+        "billed_card_seconds": _known(found.billed_card_us),
         "posted": format_money(found.posted_nano, 9),
         "rated": format_money(found.rated_nano, 9),
         "resolved_at": None if found.resolved_us is None else to_text(found.resolved_us),
@@ -39,7 +46,8 @@ def _view(found: reconciliation.Discrepancy) -> views.View:
 
 @router.post("/reconciliation", responses={200: {"model": wallet_schemas.ReconciliationView}})
 async def reconcile_now(caller: Caller) -> Response:
-    """Compares scheduler, node and bill for every lease that does not run now, and the ledger with its transfers."""
+    """Compares scheduler, node and bill for every lease (what runs as far as it is billed), and the ledger with its
+    transfers."""
     caller.must(Action.OPERATE_YARD, None)
 
     def work() -> Response:
@@ -51,6 +59,9 @@ async def reconcile_now(caller: Caller) -> Response:
                 "scheduler_seconds": _seconds(done.scheduler_us),
                 "node_seconds": _seconds(done.node_us),
                 "billed_seconds": _seconds(done.billed_us),
+                "scheduler_card_seconds": _seconds(done.scheduler_card_us),
+                "node_card_seconds": _seconds(done.node_card_us),
+                "billed_card_seconds": _seconds(done.billed_card_us),
                 "faults": list(done.faults),
                 "discrepancies": [_view(each) for each in done.found],
             }

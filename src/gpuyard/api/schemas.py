@@ -79,6 +79,7 @@ class LaunchRequest(_Strict):
         description="what becomes of it where its slices are taken back, on spot: it waits, or it goes with its disk",
     )
     runtime: Literal["auto", "process", "container", "simulated"] = "auto"
+    cpu_only: bool = Field(False, description="an instance's first start is without its cards, at the price of that")
     tenant: Short | None = Field(None, description="operators only: launch for this tenant")
 
 
@@ -149,6 +150,7 @@ class WorkloadView(BaseModel):
     reason_text: str | None
     exit_code: int | None
     runtime: str
+    cpu_only: bool
     isolation: dict[str, list[str]]
     confidentiality: ConfidentialityView
     spec: dict[str, object]
@@ -216,11 +218,12 @@ class BillLineView(BaseModel):
     lease_id: str
     offer: str
     day: str
-    what: str  # active, stopped or minimum
+    what: str = Field(description="active, stopped, minimum, cpu_only, egress or a credit")
     seconds: str
-    price_per_hour: str
+    price_per_hour: str = Field(description="of egress, per GiB")
     amount: str
     currency: str
+    bytes: int | None = Field(description="what was sent, of egress")
     origin: str | None  # which incident, or which run, a credit comes from
 
 

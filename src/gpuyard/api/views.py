@@ -22,7 +22,7 @@ from gpuyard.texts import reason_text, text
 View = dict[str, object]
 ABSENT = "--"
 # What keeps a workload waiting although no node was asked.
-_HOLDS = frozenset({"quota", "spot_room", "queued", "outbid", "volume_key"})
+_HOLDS = frozenset({"quota", "spot_room", "queued", "outbid", "volume_key", "no_cpu_only_price"})
 
 
 def reason_view(reason: str | None, params: Mapping[str, object], language: str) -> str | None:
@@ -142,6 +142,7 @@ def workload_view(
         "reason_text": reason_view(workload.reason, workload.reason_params, language),
         "exit_code": workload.exit_code,
         "runtime": workload.runtime,
+        "cpu_only": workload.cpu_only,
         "isolation": isolation_view(isolation, language) if isolation else {"enforces": [], "not_protected": []},
         "confidentiality": confidentiality_view(of_instance(leases, attested, yard.clock.now_us()), language),
         "spec": spec_view(workload.spec),
@@ -257,6 +258,7 @@ def line_view(line: Line) -> View:
         "price_per_hour": format_price(line.price_per_hour_nano),
         "amount": format_money(line.amount_nano),
         "currency": line.currency,
+        "bytes": line.quantity_bytes if line.what == "egress" else None,
         "origin": line.origin or None,
     }
 

@@ -106,6 +106,9 @@ class DiscrepancyView(BaseModel):
     scheduler_seconds: str
     node_seconds: str | None
     billed_seconds: str
+    scheduler_card_seconds: str | None
+    node_card_seconds: str | None
+    billed_card_seconds: str | None
     posted: str
     rated: str
     resolved_at: str | None
@@ -117,6 +120,9 @@ class ReconciliationView(BaseModel):
     scheduler_seconds: str
     node_seconds: str
     billed_seconds: str
+    scheduler_card_seconds: str = Field(description="share of a card x seconds, where all three know the share")
+    node_card_seconds: str
+    billed_card_seconds: str
     faults: list[str] = Field(description="where balances are not what the transfers make them")
     discrepancies: list[DiscrepancyView]
 

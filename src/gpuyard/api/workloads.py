@@ -67,6 +67,7 @@ def to_launch(body: schemas.LaunchRequest) -> Launch:
         when_reclaimed=WhenReclaimed(body.when_reclaimed),
         runtime=body.runtime,
         max_price_nano=None if body.max_price is None else parse_price(body.max_price),
+        cpu_only=body.cpu_only,
     )
 
 
@@ -156,9 +157,10 @@ async def stop_workload(caller: Caller, workload: str, tenant: str | None = None
 
 
 @router.post("/workloads/{workload}/start", status_code=202, responses={202: {"model": schemas.WorkloadView}})
-async def start_workload(caller: Caller, workload: str, tenant: str | None = None) -> Response:
-    """Starts it again on the disk that it left."""
-    return await _command(caller, workload, tenant, commands.start, "ec2:StartInstances")
+async def start_workload(caller: Caller, workload: str, tenant: str | None = None, cpu_only: bool = False) -> Response:
+    """Starts it again on the disk that it left; an instance with `cpu_only` without its cards, at the price of that."""
+    command = commands.start_cpu_only if cpu_only else commands.start
+    return await _command(caller, workload, tenant, command, "ec2:StartInstances")
 
 
 @router.post("/workloads/{workload}/reboot", status_code=202, responses={202: {"model": schemas.WorkloadView}})

@@ -23,7 +23,6 @@ class LeaseFacts:
     share_ppm: int = 0
     option: PurchaseOption = PurchaseOption.ON_DEMAND
     tenant_name: str = ""
-    cpu_only_runs: frozenset[int] = frozenset()
     tags: tuple[tuple[str, str], ...] = ()
     slices: int = 1  # the spot price is that of one
 

@@ -78,8 +78,9 @@ def _change(before: int | None, now: int | None) -> int | None:
 
 
 def is_idle(policy: IdlePolicy, before: Reading | None, now: Reading) -> bool:
-    """Whether everything that the policy names is there and quiet."""
-    return bool(policy.signals) and quiet_signals(before, now).issuperset(policy.signals)
+    """Whether everything that the policy names is there and quiet, and nobody is known to be inside: an open session is
+    somebody, even where the policy does not ask for terminals and nothing is typed."""
+    return bool(policy.signals) and not now.terminals and quiet_signals(before, now).issuperset(policy.signals)
 
 
 def saved_nano(price_per_hour_nano: int, paused_us: int, until_us: int) -> int:

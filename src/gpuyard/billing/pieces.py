@@ -107,7 +107,7 @@ class Cutter:
             return What.STOPPED
         if not interval.runs:
             return None
-        return What.CPU_ONLY if interval.run in self.facts(interval).cpu_only_runs else What.ACTIVE
+        return What.CPU_ONLY if interval.cpu_only else What.ACTIVE
 
     def _book(self, interval: Interval) -> PriceBook | None:
         """The book of the moment at which this run was granted: later ones do not touch it."""

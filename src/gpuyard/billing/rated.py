@@ -6,7 +6,7 @@ With nothing but on-demand leases the lines are those of `gpuyard.billing.rating
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gpuyard.billing.commitments import Commitment, fees
@@ -59,7 +59,7 @@ def rate_all(intervals: Sequence[Interval], conditions: Conditions) -> tuple[Rat
         lines += _committed(tenant, commitments, conditions, hours, durations, covered_us, origin, cutter)
     lines += [_usage(origin[key.lease_id], key, us, cutter) for key, us in durations.items() if us]
     lines += _minimums(intervals, conditions, cutter, covered_us)
-    lines += _transfers(conditions.transfers)
+    lines += transfer_lines(conditions.transfers, conditions.facts)
     return tuple(sorted(lines, key=_place))
 
 
@@ -188,7 +188,7 @@ def _line(
         currency=origin.currency,
         option=PurchaseOption.RESERVED if by else facts.option,
         card_model=facts.card_model,
-        share_ppm=facts.share_ppm,
+        share_ppm=0 if key.what is What.CPU_ONLY else facts.share_ppm,
         list_price_per_hour_nano=key.list_nano,
         list_nano=listed,
         effective_nano=amount_nano,
@@ -246,17 +246,24 @@ def _minimums(
     return lines
 
 
-def _transfers(transfers: Iterable[Transfer]) -> list[RatedLine]:
+def transfer_lines(transfers: Iterable[Transfer], facts: Mapping[str, LeaseFacts]) -> list[RatedLine]:
+    """What was sent, by lease, day and price. `facts`: for the labels that its lines bear."""
     once = {transfer.id: transfer for transfer in transfers}
     sums: dict[tuple[str, str, int], int] = defaultdict(int)
     origin: dict[str, Transfer] = {}
     for transfer in sorted(once.values(), key=lambda each: (each.at_us, each.id)):
         sums[transfer.lease_id, day_of(transfer.at_us), transfer.price_per_gib_nano] += transfer.quantity_bytes
         origin[transfer.lease_id] = transfer
-    return [_egress(origin[lease], day, price, quantity) for (lease, day, price), quantity in sums.items() if price]
+    return [
+        _egress(origin[lease], day, price, quantity, facts[lease].tags if lease in facts else ())
+        for (lease, day, price), quantity in sums.items()
+        if price
+    ]
 
 
-def _egress(origin: Transfer, day: str, price_nano: int, quantity_bytes: int) -> RatedLine:
+def _egress(
+    origin: Transfer, day: str, price_nano: int, quantity_bytes: int, tags: tuple[tuple[str, str], ...]
+) -> RatedLine:
     cost = round_micro(bytes_cost(quantity_bytes, price_nano))
     return RatedLine(
         tenant_id=origin.tenant_id,
@@ -275,6 +282,7 @@ def _egress(origin: Transfer, day: str, price_nano: int, quantity_bytes: int) ->
         list_nano=cost,
         effective_nano=cost,
         quantity_bytes=quantity_bytes,
+        tags=tags,
     )
 
 

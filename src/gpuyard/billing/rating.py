@@ -33,13 +33,14 @@ class Line:
     lease_id: str
     offer: str
     day: str
-    what: str  # active, stopped, minimum
+    what: str  # active, cpu_only, stopped, minimum; egress where it comes from elsewhere
     run: int
     duration_us: int
     price_per_hour_nano: int
     amount_nano: int
     currency: str
     origin: str = ""  # which incident or run a credit comes from
+    quantity_bytes: int = 0  # egress, whose price is that of a GiB
 
 
 def amount_nano(duration_us: int, price_per_hour_nano: int) -> int:
@@ -57,7 +58,7 @@ def rate(intervals: Iterable[Interval], still_open: frozenset[tuple[str, int]] =
 
     `still_open` holds the (lease id, run) pairs that go on: their minimum is not yet known to be missed.
     """
-    durations: dict[tuple[str, LeaseState, int, int, str], int] = defaultdict(int)
+    durations: dict[tuple[str, str, int, int, str], int] = defaultdict(int)
     origin: dict[str, Interval] = {}
     runs: dict[tuple[str, int], list[Interval]] = defaultdict(list)
     for interval in intervals:
@@ -67,15 +68,20 @@ def rate(intervals: Iterable[Interval], still_open: frozenset[tuple[str, int]] =
         if interval.price_per_hour_nano == 0:
             continue
         for day, duration_us in _by_day(interval):
-            state = LeaseState.ACTIVE if interval.runs else interval.state
-            key = (interval.lease_id, state, interval.run, interval.price_per_hour_nano, day)
+            key = (interval.lease_id, _what(interval), interval.run, interval.price_per_hour_nano, day)
             durations[key] += duration_us
     lines = [
-        _line(origin[lease], day, str(state), run, duration_us, price)
-        for (lease, state, run, price, day), duration_us in durations.items()
+        _line(origin[lease], day, what, run, duration_us, price)
+        for (lease, what, run, price, day), duration_us in durations.items()
     ]
     lines += [_minimum(parts) for key, parts in runs.items() if key not in still_open and _missing_us(parts) > 0]
     return tuple(sorted(lines, key=_place))
+
+
+def _what(interval: Interval) -> str:
+    if interval.cpu_only:
+        return "cpu_only"
+    return LeaseState.ACTIVE.value if interval.runs else interval.state.value
 
 
 def _place(line: Line) -> tuple[object, ...]:

@@ -35,7 +35,9 @@ class PriceBook:
     on_demand_nano: Mapping[str, int]  # card model -> a whole card, per hour
     source: str | None = None
     spot_nano: Mapping[str, int] = field(default_factory=dict[str, int])  # as on_demand_nano, of spot leases
-    spot_floor_nano: Mapping[str, int] = field(default_factory=dict[str, int])  # what its power costs, per hour
+    spot_floor_nano: Mapping[str, int] = field(
+        default_factory=dict[str, int]
+    )  # said, or what its power costs, per hour
     units_ppm: Mapping[str, int] = field(default_factory=dict[str, int])  # card model -> compute units of a whole card
     unit_per_hour_nano: int | None = None  # a compute unit for an hour, where the yard sells by the unit
     stopped_per_hour_nano: int = 0  # beside its disk, for a stopped workload's place
@@ -76,7 +78,7 @@ class PriceBook:
 
     def spot_bounds_nano(self, model: str, share_ppm: int) -> tuple[int, int]:
         """Floor and cap of the spot price of a share: what its power costs, and what the book asks for spot at most.
-        Both are the same, and the price does not move, where the book has no floor.
+        Both are the same, and the price does not move, where the book has neither a floor nor a price of power.
 
         Raises YardError `no_price`.
         """
@@ -192,6 +194,7 @@ def parse(values: Mapping[str, Any], place: rows.Place) -> PriceBook:
     read = _cards(sections, place)
     unit_nano = _optional("unit_per_hour", head.unit_per_hour, place)
     on_demand = {model: _on_demand(row, unit_nano, at) for model, (row, at) in read.items()}
+    power = _power(head, values, place)
     return PriceBook(
         currency=head.currency,
         minimum_us=head.minimum_seconds * SECOND_US,
@@ -199,7 +202,7 @@ def parse(values: Mapping[str, Any], place: rows.Place) -> PriceBook:
         on_demand_nano=on_demand,
         source=head.source,
         spot_nano=_at_most_on_demand("spot", read, on_demand),
-        spot_floor_nano=_at_most_on_demand("spot_floor", read, on_demand),
+        spot_floor_nano=_floors(on_demand, power) | _at_most_on_demand("spot_floor", read, on_demand),
         units_ppm={model: _units(row.units, at) for model, (row, at) in read.items() if row.units is not None},
         unit_per_hour_nano=unit_nano,
         stopped_per_hour_nano=_price("stopped_per_hour", head.stopped_per_hour, place),
@@ -208,7 +211,7 @@ def parse(values: Mapping[str, Any], place: rows.Place) -> PriceBook:
         reserved=price_terms.reserved(values, place),
         tariffs=price_terms.tariffs(values, place),
         discounts=price_terms.discounts(values, place),
-        power=_power(head, values, place),
+        power=power,
         purchase_nano={m: _price("purchase", row.purchase, at) for m, (row, at) in read.items() if row.purchase},
         idle_watts={m: row.idle_watts for m, (row, _) in read.items() if row.idle_watts is not None},
     )
@@ -260,6 +263,19 @@ def _at_most_on_demand(
             if found[model] > on_demand_nano[model]:
                 raise at.refuse(name, text, f"<= {format_price(on_demand_nano[model])}")
     return found
+
+
+def _floors(on_demand_nano: Mapping[str, int], power: Power | None) -> dict[str, int]:
+    """What an hour at the catalogue's full power costs, cooling included and before power tariffs; at most what the card
+    costs on demand."""
+    if power is None:
+        return {}
+    per_kw = power.per_kwh_nano * (price_terms.WHOLE_PPM + power.overhead_ppm)
+    known = {model: cards.find(model).tdp_watts for model in on_demand_nano}
+    return {
+        model: min(on_demand_nano[model], -(-watts * per_kw // (1000 * price_terms.WHOLE_PPM)))
+        for model, watts in known.items()
+    }
 
 
 def _units(text: str, place: rows.Place) -> int:

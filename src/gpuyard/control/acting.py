@@ -88,12 +88,12 @@ class Actor:
             "GPUYARD_REPLICAS": str(spec.replicas),
             "GPUYARD_ATTEMPT": str(lease.attempt),
             "GPUYARD_CARDS": cards,
-            "GPUYARD_SLICE_MEMORY_BYTES": str(shape.memory_bytes),
-            "GPUYARD_SLICE_COMPUTE_PPM": str(shape.compute_ppm),
+            "GPUYARD_SLICE_MEMORY_BYTES": str(shape.memory_bytes if lease.slices else 0),
+            "GPUYARD_SLICE_COMPUTE_PPM": str(shape.compute_ppm if lease.slices else 0),
             # Simulated cards do not exist for a driver: the unit must not pick a real one instead.
             "CUDA_VISIBLE_DEVICES": "" if simulated else cards,
-            "NVIDIA_VISIBLE_DEVICES": "void" if simulated else cards,
-            **visible_amd(cut.card_uuid for cut in lease.slices),
+            "NVIDIA_VISIBLE_DEVICES": "void" if simulated or not cards else cards,
+            **(visible_amd(cut.card_uuid for cut in lease.slices) if cards else {"HIP_VISIBLE_DEVICES": "-1"}),
         }
         if placed is not None and "cpus" in placed.why:
             mine["GPUYARD_CPUS"] = str(placed.why["cpus"])  # nearest to the cards; a hint, for taskset or numactl
@@ -108,8 +108,8 @@ class Actor:
             mounts=spec.mounts,
             ports=spec.ports,
             working_directory=spec.working_directory,
-            cpu_milli=spec.cpu_milli,
-            memory_bytes=spec.memory_bytes,
+            cpu_milli=workload.cpu_milli,
+            memory_bytes=workload.memory_bytes,
             slices=lease.slices,
             simulated_cards=simulated,
         )

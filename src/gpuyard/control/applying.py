@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from gpuyard.control.world import LeaseChange, Moment, Verdict, WorkloadChange
 from gpuyard.model.events import Event
 from gpuyard.model.leases import UNPRICED, Interval, Lease
+from gpuyard.model.slices import share_of
 from gpuyard.model.states import LEASE, LeaseState
 from gpuyard.model.workloads import Workload
 from gpuyard.store import events, fleet, leases, meters, moves, placements, workloads
@@ -73,7 +74,7 @@ def apply_lease(c: Connection, change: LeaseChange, workload: Workload) -> list[
     LEASE.check(before.state, after.state)
     if not leases.update(c, after, expected=before.state):
         raise StaleError(before.id)
-    if change.release and leases.release(c, after.id):
+    if change.release and (leases.release(c, after.id) or not before.slices):  # or its CPU and memory alone
         fleet.advance(c, fleet.version(c))
         _note_release(c, after)
     if change.move is not None:
@@ -100,6 +101,7 @@ def apply_lease(c: Connection, change: LeaseChange, workload: Workload) -> list[
                 "node": after.node,
                 "reason": after.reason,
                 "exit_code": after.exit_code,
+                "share_ppm": share_of(after.slices),
             },
         )
     )
@@ -165,6 +167,7 @@ def open_meter(c: Connection, lease: Lease, workload: Workload, moment: Moment) 
             currency=terms.currency if terms else UNPRICED,
             minimum_us=terms.minimum_us if terms else 0,
             card_uuids=tuple(cut.card_uuid for cut in lease.slices),
+            share_ppm=share_of(lease.slices),
         ),
     )
 

@@ -12,11 +12,14 @@ from sqlalchemy import Connection
 
 from gpuyard.control import quotas
 from gpuyard.control.affording import hold_for_launch, must_have_money, prices_of
+from gpuyard.control.cpu_only import cpu_only_price_nano
 from gpuyard.control.launching import new_lease
+from gpuyard.control.launching_claims import Claim, claim_of
+from gpuyard.control.offering import price_nano
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.events import Event
-from gpuyard.model.leases import REBOOTING
+from gpuyard.model.leases import REBOOTING, Lease
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Tenant
 from gpuyard.model.workloads import Desired, Workload
@@ -36,6 +39,7 @@ class _Asked:
     actor: str
     now_us: int
     owners: Mapping[str, Tenant]
+    cpu_only: bool = False
 
 
 _Step = Callable[[Connection, _Asked, Workload], bool]
@@ -49,13 +53,19 @@ def stop(yard: Yard, workload_id: str, actor: str) -> Workload:
     return stop_each(yard, [workload_id], actor)[0]
 
 
-def start(yard: Yard, workload_id: str, actor: str) -> Workload:
-    """Asks it to run again, on the disk that it left. Starting what runs changes nothing.
+def start(yard: Yard, workload_id: str, actor: str, cpu_only: bool = False) -> Workload:
+    """Asks it to run again, on the disk that it left; with `cpu_only` without its cards. Starting what runs so changes
+    nothing.
 
-    Raises YardError `wrong_state` for a job that succeeded and for what is being removed, `insufficient_credit` and
-    `budget_exhausted`.
+    Raises YardError `wrong_state` for a job that succeeded and for what is being removed, `cpu_only_refused`,
+    `cpu_only_switch` for what still runs the other way, `insufficient_credit` and `budget_exhausted`.
     """
-    return start_each(yard, [workload_id], actor)[0]
+    return start_each(yard, [workload_id], actor, cpu_only)[0]
+
+
+def start_cpu_only(yard: Yard, workload_id: str, actor: str) -> Workload:
+    """`start` without its cards."""
+    return start(yard, workload_id, actor, cpu_only=True)
 
 
 def reboot(yard: Yard, workload_id: str, actor: str) -> Workload:
@@ -77,7 +87,7 @@ def stop_each(yard: Yard, workload_ids: Sequence[str], actor: str) -> list[Workl
     return _each(yard, workload_ids, actor, _stop)
 
 
-def start_each(yard: Yard, workload_ids: Sequence[str], actor: str) -> list[Workload]:
+def start_each(yard: Yard, workload_ids: Sequence[str], actor: str, cpu_only: bool = False) -> list[Workload]:
     """`start` of all or none."""
     with yard.store.read() as c:
         found = [_get(c, workload_id) for workload_id in workload_ids]
@@ -85,7 +95,7 @@ def start_each(yard: Yard, workload_ids: Sequence[str], actor: str) -> list[Work
         owners = {tenant_id: owner for tenant_id, owner in known.items() if owner is not None}
         for tenant_id in {workload.tenant_id for workload in found if _would_start(workload)} & owners.keys():
             must_have_money(c, yard, owners[tenant_id], yard.clock.now_us())
-    return _each(yard, workload_ids, actor, _start, owners)
+    return _each(yard, workload_ids, actor, _start, owners, cpu_only)
 
 
 def reboot_each(yard: Yard, workload_ids: Sequence[str], actor: str) -> list[Workload]:
@@ -104,8 +114,9 @@ def _each(
     actor: str,
     step: _Step,
     owners: Mapping[str, Tenant] | None = None,
+    cpu_only: bool = False,
 ) -> list[Workload]:
-    asked = _Asked(yard, actor, yard.clock.now_us(), owners or {})
+    asked = _Asked(yard, actor, yard.clock.now_us(), owners or {}, cpu_only)
     with yard.store.write() as c:
         changed = [step(c, asked, _get(c, workload_id)) for workload_id in workload_ids]
         after = [_get(c, workload_id) for workload_id in workload_ids]
@@ -126,19 +137,46 @@ def _stop(c: Connection, asked: _Asked, workload: Workload) -> bool:
 
 def _start(c: Connection, asked: _Asked, workload: Workload) -> bool:
     if not _would_start(workload):
+        if workload.cpu_only is not asked.cpu_only:
+            raise _no_switch(workload, asked)
         return False
-    quotas.take_again(c, workload.id, workload.tenant_id, asked.now_us)
     open_ones = [lease for lease in leases.of_workload(c, workload.id) if lease.state is not LeaseState.ENDED]
+    claim = _switched(asked, workload, open_ones)
+    quotas.take_again(c, workload.id, workload.tenant_id, asked.now_us, claim)
+    if claim is not None:
+        workloads.set_cpu_only(c, workload.id, asked.cpu_only)
     live = {lease.replica for lease in open_ones}
     fresh = [new_lease(workload, n, asked.now_us) for n in range(workload.spec.replicas) if n not in live]
     for lease in fresh:
         leases.insert(c, lease)
     owner = asked.owners.get(workload.tenant_id)
     if owner is not None:
-        hold_for_launch(c, asked.yard, owner, prices_of(c, workload, [*open_ones, *fresh]), asked.now_us)
+        starting = [*open_ones, *fresh]
+        prices = prices_of(c, workload, starting)
+        if claim is not None:
+            each = claim.spend_per_hour_nano // workload.spec.replicas
+            prices = {lease.id: (workload.spec.slices.offer or "custom", each) for lease in starting}
+        hold_for_launch(c, asked.yard, owner, prices, asked.now_us)
     workloads.set_desired(c, workload.id, Desired.RUN, asked.now_us)
     workloads.set_state(c, workload.id, WorkloadState.PENDING, None, {}, None, asked.now_us)
     return _tell(c, asked, workload, "workload.pending")
+
+
+def _switched(asked: _Asked, workload: Workload, open_ones: Sequence[Lease]) -> Claim | None:
+    """What it counts for from now on where it starts without its cards, or with them again; None where nothing of that
+    is new. Raises YardError `cpu_only_refused`, and `cpu_only_switch` while a unit of it still runs the other way."""
+    spec = workload.spec
+    price = cpu_only_price_nano(asked.yard, spec.kind, spec.option) if asked.cpu_only else None
+    if workload.cpu_only is asked.cpu_only:
+        return None
+    if any(lease.state in (LeaseState.GRANTED, LeaseState.ACTIVE) for lease in open_ones):
+        raise _no_switch(workload, asked)
+    return claim_of(spec, price_nano(asked.yard, spec.slices, spec.option) if price is None else price, asked.cpu_only)
+
+
+def _no_switch(workload: Workload, asked: _Asked) -> YardError:
+    wanted = "without" if asked.cpu_only else "with"
+    return YardError("cpu_only_switch", workload=workload.name, state=workload.state, wanted=wanted)
 
 
 def _would_start(workload: Workload) -> bool:

@@ -16,10 +16,12 @@ from gpuyard.model.fleet import Card, Node
 from gpuyard.model.leases import Lease, PurchaseOption
 from gpuyard.model.mig import MigCard, MigCut
 from gpuyard.model.states import CardState, NodeState
-from gpuyard.model.workloads import Workload, WorkloadSpec
+from gpuyard.model.workloads import Workload
 from gpuyard.scheduling.plan import CardView, NodeView, Snapshot
 from gpuyard.store import fleet, leases, moves
 from gpuyard.store.moves import Move
+
+_Held = tuple[Lease, int, int]  # a lease, and the CPUs (milli) and bytes of memory that it holds of its node
 
 
 @dataclass(slots=True)
@@ -27,10 +29,8 @@ class FleetView:
     """What was seen last. A new one sees everything anew; what it tells is the same."""
 
     running: RunningView = field(default_factory=RunningView)
-    _seen: dict[str, tuple[Lease, WorkloadSpec]] = field(default_factory=dict[str, tuple[Lease, WorkloadSpec]])
-    _on: dict[str, dict[str, tuple[Lease, WorkloadSpec]]] = field(
-        default_factory=lambda: defaultdict[str, dict[str, tuple[Lease, WorkloadSpec]]](dict)
-    )
+    _seen: dict[str, _Held] = field(default_factory=dict[str, _Held])
+    _on: dict[str, dict[str, _Held]] = field(default_factory=lambda: defaultdict[str, dict[str, _Held]](dict))
     _used: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])  # by card: bytes and ppm
     _instances: Mapping[str, tuple[MigCut, ...]] = field(default_factory=dict[str, tuple[MigCut, ...]])  # by card
     _moves: Mapping[str, Move] = field(default_factory=dict[str, Move])
@@ -66,32 +66,33 @@ class FleetView:
         stale: set[str] = set()
         before, self._seen = self._seen, {}
         for lease in open_leases:
-            spec = workloads[lease.workload_id].spec
+            workload = workloads[lease.workload_id]
             known = before.pop(lease.id, None)
-            if known is not None and known[0] is lease and known[1] is spec:
+            held = lease, workload.cpu_milli, workload.memory_bytes
+            if known is not None and known[0] is lease and known[1:] == held[1:]:
                 self._seen[lease.id] = known
                 continue
             self._forget(known, stale)
-            self._seen[lease.id] = lease, spec
+            self._seen[lease.id] = held
             if lease.state in HOLDING and lease.node is not None:
-                self._on[lease.node][lease.id] = lease, spec
+                self._on[lease.node][lease.id] = held
                 stale.add(lease.node)
         for gone in before.values():
             self._forget(gone, stale)
         return stale
 
-    def _forget(self, known: tuple[Lease, WorkloadSpec] | None, stale: set[str]) -> None:
+    def _forget(self, known: _Held | None, stale: set[str]) -> None:
         if known is not None and known[0].node is not None and self._on[known[0].node].pop(known[0].id, None):
             stale.add(known[0].node)
 
     def _view_of(self, node: Node) -> NodeView:
         cpu_milli = memory_bytes = 0
         paid: set[str] = set()
-        for lease, spec in self._on[node.name].values():
+        for lease, cpu_held_milli, bytes_held in self._on[node.name].values():
             if lease.option is not PurchaseOption.SPOT:
                 paid.update(cut.card_uuid for cut in lease.slices)
-            cpu_milli += spec.cpu_milli
-            memory_bytes += spec.memory_bytes
+            cpu_milli += cpu_held_milli
+            memory_bytes += bytes_held
         for move in self._moves.values():
             if move.held.node == node.name:
                 cpu_milli += move.cpu_milli

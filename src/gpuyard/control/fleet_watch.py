@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -39,7 +40,7 @@ def update_fleet(yard: Yard, now_us: int) -> None:
     yard.findings = (
         *findings,
         *yard.engine.findings,
-        *unmetered(yard.book),
+        *unmetered(yard.book, yard.engine.runtimes),
         find_confidential(),
         *volumes.findings(yard),
     )
@@ -171,7 +172,8 @@ def _mark(c: Connection, card: Card, state: CardState, now_us: int) -> Event:
     return Event(f"card.{state}", card.uuid, now_us, data={"model": card.model, "node": card.node})
 
 
-def unmetered(book: PriceBook) -> list[Finding]:
-    """What the book asks a price for and no runtime here measures: its writer should know that it earns nothing."""
-    asked = {"egress": book.egress_per_gib_nano, "cpu_only": book.cpu_only_per_hour_nano}
-    return [Finding(f"unmetered_{name}", False, {"price": format_price(p)}) for name, p in asked.items() if p]
+def unmetered(book: PriceBook, runtimes: Collection[str]) -> list[Finding]:
+    """What the book asks a price for and a runtime here cannot measure: its writer should know what earns nothing."""
+    if not book.egress_per_gib_nano or "process" not in runtimes:
+        return []
+    return [Finding("unmetered_egress", False, {"price": format_price(book.egress_per_gib_nano)})]

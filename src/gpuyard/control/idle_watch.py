@@ -67,10 +67,11 @@ class IdleWatch:
         done = self._yard.engine.activity(workload.runtime, lease.unit_name)
         seen = [cards.get(cut.card_uuid) for cut in lease.slices]
         all_of = [each for each in seen if each is not None]
-        complete = bool(seen) and len(all_of) == len(seen)
+        # What holds no card uses none: that is known, and not absent.
+        complete = len(all_of) == len(seen) and (bool(seen) or workload.cpu_only)
         return Reading(
             at_us=now_us,
-            card_busy_ppm=max(each.busy_ppm for each in all_of) if complete else None,
+            card_busy_ppm=max((each.busy_ppm for each in all_of), default=0) if complete else None,
             card_memory_bytes=sum(each.memory_bytes for each in all_of) if complete else None,
             terminals=self._yard.terminals[lease.unit_name],
             network_bytes=done.network_bytes,

@@ -64,12 +64,19 @@ def _given_back(c: Connection, yard: Yard, lease_ids: Collection[str]) -> dict[s
     """By incident what these leases get back. Nobody else's leases and no commitment change that: a commitment never
     pays for time that is given back."""
     intervals = meters.of_leases(c, lease_ids)
-    running = meters.open_meters(c)
-    intervals += [provisional(running[lease_id]) for lease_id in sorted(lease_ids) if lease_id in running]
+    running = _running(c, sorted(lease_ids))
+    intervals += [provisional(running[lease_id]) for lease_id in sorted(running)]
     found: dict[str, int] = defaultdict(int)
     if intervals:
         conditions = conditions_of(c, yard.prices, None, intervals, frozenset(), until_us=0)
         for line in rate_all(intervals, replace(conditions, commitments=())):
             if line.what is What.FAULT_CREDIT:
                 found[line.origin] -= line.amount_nano
+    return found
+
+
+def _running(c: Connection, lease_ids: Sequence[str]) -> dict[str, meters.Meter]:
+    found: dict[str, meters.Meter] = {}
+    for start in range(0, len(lease_ids), A_PAGE):
+        found.update(meters.open_among(c, lease_ids[start : start + A_PAGE]))
     return found

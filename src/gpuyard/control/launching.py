@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from sqlalchemy import Connection
 
@@ -13,6 +13,7 @@ from gpuyard.catalog import images
 from gpuyard.control import quotas
 from gpuyard.control.affording import hold_for_launch, must_have_money
 from gpuyard.control.bidding import must_be_a_bid
+from gpuyard.control.cpu_only import cpu_only_price_nano
 from gpuyard.control.launching_claims import claim_of
 from gpuyard.control.offering import Allowance, SliceWish, resolve
 from gpuyard.control.placement import request_for, take_snapshot
@@ -77,15 +78,18 @@ class Launch:
     when_reclaimed: WhenReclaimed = WhenReclaimed.WAIT
     runtime: str = "auto"
     max_price_nano: int | None = None
+    cpu_only: bool = False  # its first start is without its cards
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A launch that was checked: what would run, in which runtime, and what comes with its slices."""
+    """A launch that was checked: what would run, in which runtime, and what comes with its slices. Without its cards,
+    the price is that of such a start."""
 
     spec: WorkloadSpec
     runtime: str
     allowance: Allowance
+    cpu_only: bool = False
 
 
 def prepare(yard: Yard, wish: Launch) -> Prepared:
@@ -107,6 +111,9 @@ def prepare(yard: Yard, wish: Launch) -> Prepared:
             raise YardError("invalid_request", reason="no_command", kind=wish.kind.value)
         command = ("sleep", "infinity")
     slices, allowance = resolve(yard, wish.slices, wish.option)
+    if wish.cpu_only:
+        price_nano = cpu_only_price_nano(yard, wish.kind, wish.option)
+        allowance = replace(allowance, price_per_hour_nano=price_nano)
     must_be_a_bid(yard, wish.option, slices, wish.max_price_nano)
     runtime = yard.engine.choose(wish.runtime, reference)
     _check_one_card_under_mps(yard, slices, runtime.kind)
@@ -137,7 +144,7 @@ def prepare(yard: Yard, wish: Launch) -> Prepared:
         when_reclaimed=wish.when_reclaimed,
         max_price_nano=wish.max_price_nano,
     )
-    return Prepared(spec, runtime.kind, allowance)
+    return Prepared(spec, runtime.kind, allowance, wish.cpu_only)
 
 
 def _image(wish: Launch) -> tuple[str | None, tuple[int, ...]]:
@@ -242,7 +249,7 @@ def _write_down(
     name = check_name(wish.name) if wish.name else f"{wish.kind}-{workload_id[-6:]}"
     workload = _workload(workload_id, tenant.id, name, prepared, now_us)
     workloads.insert(c, workload, sealed)
-    claim = claim_of(prepared.spec, prepared.allowance.price_per_hour_nano)
+    claim = claim_of(prepared.spec, prepared.allowance.price_per_hour_nano, prepared.cpu_only)
     quotas.take(c, workload.id, tenant.id, actor, claim, now_us)
     fresh = [new_lease(workload, replica, now_us) for replica in range(prepared.spec.replicas)]
     for lease in fresh:
@@ -296,6 +303,7 @@ def _workload(workload_id: str, tenant_id: str, name: str, prepared: Prepared, n
         exit_code=None,
         created_us=now_us,
         updated_us=now_us,
+        cpu_only=prepared.cpu_only,
     )
 
 
@@ -328,6 +336,8 @@ def _fingerprint(wish: Launch) -> str:
     said = asdict(wish)
     if wish.max_price_nano is None:
         del said["max_price_nano"]  # keys of a time before bids stay good
+    if not wish.cpu_only:
+        del said["cpu_only"]
     for mount in said["mounts"]:
         if not mount["encrypted"]:
             del mount["encrypted"]  # and of a time before encrypted volumes

@@ -26,9 +26,9 @@ class Claim:
         }
 
 
-def claim_of(spec: WorkloadSpec, price_per_hour_nano: int) -> Claim:
+def claim_of(spec: WorkloadSpec, price_per_hour_nano: int, cpu_only: bool = False) -> Claim:
     """What the workload counts for; the price is that of one replica."""
-    slices = spec.slices.count * spec.replicas
+    slices = 0 if cpu_only else spec.slices.count * spec.replicas
     return Claim(
         card_share_ppm=spec.slices.shape.compute_ppm * slices,
         card_memory_bytes=spec.slices.shape.memory_bytes * slices,

@@ -16,7 +16,9 @@ from gpuyard.control.applying import StaleError, apply_part, parts_of
 from gpuyard.control.attesting import end_what_is_over
 from gpuyard.control.bidding import outbid
 from gpuyard.control.clock import remember_latest
+from gpuyard.control.cpu_only import without_price
 from gpuyard.control.decisions import NO_REST, Rest, decide
+from gpuyard.control.egress import EgressWatch
 from gpuyard.control.escape_watch import EscapeWatch
 from gpuyard.control.fleet_view import FleetView
 from gpuyard.control.geography import stop_what_is_outside
@@ -71,6 +73,7 @@ class Loops:
         self._next_proof_us = 0
         self._next_fleet_us = 0
         self._money = MoneyWatch(yard)
+        self._egress = EgressWatch(yard)
         self._next_geography_us = 0
         self._escapes = EscapeWatch(yard)
         self._next_escapes_us = 0
@@ -109,6 +112,7 @@ class Loops:
         observations, owner = self.yard.engine.observe()
         now = self._now()
         self._money.note_units(observations)
+        self._egress.look(observations, owner, now.at_us)
         self._publish(observations)
         world = self._look(now, observations)
         verdict = decide(world, self._rest(world))
@@ -222,9 +226,13 @@ class Loops:
         return placed > 0 or self._pending != before
 
     def _held(self, open_leases: Sequence[Lease], world: World) -> dict[str, Mapping[str, object]]:
-        """Why some leases are not to be placed now, whatever is free."""
+        """By waiting lease, why no plan is made for it, whatever is free."""
         missing = volumes.locked(self.yard, open_leases, world.workloads)
-        return outbid(self.yard, open_leases, world.workloads) | volumes.held_back(missing, open_leases)
+        return (
+            outbid(self.yard, open_leases, world.workloads)
+            | without_price(self.yard, open_leases, world.workloads)
+            | volumes.held_back(missing, open_leases)
+        )
 
     def _empty_nodes(self, now_us: int) -> bool:
         if now_us < self._next_emptying_us or self._read is None:

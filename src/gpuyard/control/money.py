@@ -13,9 +13,11 @@ from gpuyard.billing.lines import RatedLine
 from gpuyard.billing.rated import rate_all
 from gpuyard.billing.rating import Line, rate, total_nano
 from gpuyard.catalog.price_history import PriceHistory
+from gpuyard.control.egress import transfers
 from gpuyard.control.rating_conditions import are_plain, conditions_of
 from gpuyard.model.leases import Interval, Proof
-from gpuyard.store import incidents, meters
+from gpuyard.store import egress, incidents, meters
+from gpuyard.store.egress import Sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +38,19 @@ def make_bill(
         lines = tuple(_as_line(line) for line in rated)
         return Bill(lines, total_nano(lines))
     intervals, open_runs = _used(c, tenant_id, workload_id)
-    lines = plain_lines(c, intervals, open_runs)
+    lines = plain_lines(c, intervals, open_runs, egress.of_tenant(c, tenant_id, workload_id))
     return Bill(lines, total_nano(lines))
 
 
 def plain_lines(
-    c: Connection, intervals: Sequence[Interval], open_runs: frozenset[tuple[str, int]]
+    c: Connection, intervals: Sequence[Interval], open_runs: frozenset[tuple[str, int]], sent: Sequence[Sent]
 ) -> tuple[Line, ...]:
-    """The lines of leases on demand at fixed prices, with what incidents give back of them."""
+    """The lines of leases on demand at fixed prices, with what incidents give back of them and what they sent."""
     faults = faults_of(incidents.giving_back(c), intervals)
-    if not faults:
+    if not faults and not sent:
         return rate(intervals, open_runs)
-    return tuple(_as_line(line) for line in rate_all(intervals, Conditions(faults=faults, still_open=open_runs)))
+    conditions = Conditions(faults=faults, transfers=transfers(sent), still_open=open_runs)
+    return tuple(_as_line(line) for line in rate_all(intervals, conditions))
 
 
 def rated_lines(
@@ -89,6 +92,7 @@ def _as_line(line: RatedLine) -> Line:
         amount_nano=line.amount_nano,
         currency=line.currency,
         origin=line.origin,
+        quantity_bytes=line.quantity_bytes,
     )
 
 
@@ -114,4 +118,5 @@ def provisional(meter: meters.Meter) -> Interval:
         currency=meter.currency,
         minimum_us=meter.minimum_us,
         card_uuids=meter.card_uuids,
+        share_ppm=meter.share_ppm,
     )

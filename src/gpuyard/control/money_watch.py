@@ -35,11 +35,11 @@ class MoneyWatch:
     def note_units(self, observations: Mapping[str, Observation]) -> None:
         """Keeps the node's own word of how long units ran, before their records are forgotten."""
         ended = {
-            name: (seen.proven_ns - seen.started_ns) // 1000
+            name: ((seen.proven_ns - seen.started_ns) // 1000, seen.share_ppm)
             for name, seen in observations.items()
             if seen.state is UnitState.EXITED and seen.started_ns is not None and seen.proven_ns is not None
         }
-        new = {name: ran_us for name, ran_us in ended.items() if name not in self._noted}
+        new = {name: ran for name, ran in ended.items() if name not in self._noted}
         if new:
             with self._yard.store.write() as c:
                 reconciliation.note_units(c, new)

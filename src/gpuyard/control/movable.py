@@ -17,13 +17,16 @@ def is_movable(lease: Lease, workload: Workload, open_leases: Sequence[Lease], i
     """A replica of a service while all of its others run, a job that saves its work, an instance whose tenant agreed
     and that is idle now (`idle`: workloads that their tenant's idle policy finds so).
 
-    Never a gang, whose members would wait for the one that is moved, and never spot, which is reclaimed instead.
+    Never a gang, whose members would wait for the one that is moved, never spot, which is reclaimed instead, and
+    never what holds no card or an instance of one (MIG).
     """
     spec = workload.spec
     said = spec.labels.get(LABEL, "").lower()
     steady = lease.state is LeaseState.ACTIVE and workload.desired is Desired.RUN and lease.reason is None
     in_an_instance = any(cut.mig is not None for cut in lease.slices)  # which stays where it was made
-    if not steady or in_an_instance or spec.is_gang or said == "no" or spec.option is PurchaseOption.SPOT:
+    if not steady or not lease.slices or in_an_instance:
+        return False
+    if spec.is_gang or said == "no" or spec.option is PurchaseOption.SPOT:
         return False
     if spec.kind is WorkloadKind.SERVICE:
         others = [x for x in open_leases if x.workload_id == workload.id and x.id != lease.id]

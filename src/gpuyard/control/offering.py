@@ -110,6 +110,12 @@ def resolve(
     return _resolved(yard, wish, option is PurchaseOption.SPOT)
 
 
+def price_nano(yard: Yard, request: SliceRequest, option: PurchaseOption) -> int:
+    """What an hour of these slices costs by the book in force. Raises YardError where they fit no card any more."""
+    fitting = _check_fits(request, yard.roster.cards)
+    return _allowance(yard, request, fitting, option is PurchaseOption.SPOT).price_per_hour_nano
+
+
 def _resolved(yard: Yard, wish: SliceWish, spot: bool) -> tuple[SliceRequest, Allowance]:
     """Worked out once for as long as fleet and prices stay: it looks at every card, and a launch asks several times."""
     roster, book = yard.roster, yard.book

@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from gpuyard.control.applying import StaleError, apply_lease
+from gpuyard.control.cpu_only import cpu_only_price_nano
 from gpuyard.control.fleet_view import FleetView
 from gpuyard.control.waiting import take_standing, waiting_leases
 from gpuyard.control.world import LeaseChange, Moment
@@ -53,10 +54,10 @@ def request_for(lease_id: str, workload: Workload, waits_since_us: int) -> Reque
     return Request(
         lease_id=lease_id,
         shape=wish.shape,
-        count=wish.count,
-        card_model=wish.card_model,
-        cpu_milli=spec.cpu_milli,
-        memory_bytes=spec.memory_bytes,
+        count=0 if workload.cpu_only else wish.count,
+        card_model=None if workload.cpu_only else wish.card_model,
+        cpu_milli=workload.cpu_milli,
+        memory_bytes=workload.memory_bytes,
         group=workload.id if spec.is_gang else None,
         tenant_id=workload.tenant_id,
         priority=spec.priority,
@@ -148,10 +149,6 @@ def _grant(
         Slice(lease.id, card.uuid, _cut_shape(card, placement.mig) or shape, levels[card.uuid], placement.mig)
         for card in cards
     )
-    spot = lease.option is PurchaseOption.SPOT
-    most = workload.spec.max_price_nano
-    prices = [yard.book.price_nano(card.model, shape.share_of_card_ppm(card.memory_bytes), spot) for card in cards]
-    price = sum(each if most is None else min(each, most) for each in prices)  # nobody pays more than was bid
     granted = replace(
         lease,
         state=LeaseState.GRANTED,
@@ -159,7 +156,7 @@ def _grant(
         slices=cut,
         terms=Terms(
             currency=yard.book.currency,
-            active_per_hour_nano=price,
+            active_per_hour_nano=_price_nano(yard, lease, workload, cards),
             stopped_per_hour_nano=yard.book.stopped_nano(workload.spec.disk_bytes),
             minimum_us=yard.book.minimum_us,
         ),
@@ -170,3 +167,13 @@ def _grant(
     why = {**placement.terms, "scheduler": placement.why, "waited_us": max(0, now.at_us - lease.updated_us)}
     placements.place(c, lease.id, {**why, "cpus": placement.cpus} if placement.cpus else why, now.at_us)
     return apply_lease(c, LeaseChange(lease, granted, now), workload)
+
+
+def _price_nano(yard: Yard, lease: Lease, workload: Workload, cards: Sequence[Card]) -> int:
+    """What an hour on these cards costs, by the book in force; without any, what the book asks for that."""
+    if workload.cpu_only:
+        return cpu_only_price_nano(yard, workload.spec.kind, lease.option)
+    shape, spot = workload.spec.slices.shape, lease.option is PurchaseOption.SPOT
+    most = workload.spec.max_price_nano
+    prices = [yard.book.price_nano(card.model, shape.share_of_card_ppm(card.memory_bytes), spot) for card in cards]
+    return sum(each if most is None else min(each, most) for each in prices)  # nobody pays more than was bid

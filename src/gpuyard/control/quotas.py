@@ -18,15 +18,19 @@ def take(c: Connection, workload_id: str, tenant_id: str, user: str, claim: Clai
     limits.claim(c, workload_id, tenant_id, user, claim.amounts())
 
 
-def take_again(c: Connection, workload_id: str, tenant_id: str, now_us: int) -> None:
-    """Counts a workload that rested and shall run again; its disk has counted all the time.
+def take_again(c: Connection, workload_id: str, tenant_id: str, now_us: int, claim: Claim | None = None) -> None:
+    """Counts a workload that rested and shall run again; its disk has counted all the time. `claim`: what it counts for
+    from now on, where that is something else than before.
 
     Raises YardError `quota_exceeded`.
     """
     known = limits.claim_of(c, workload_id)
     if known is not None:
         user, amounts = known
+        amounts = amounts if claim is None else claim.amounts()
         _hold(c, workload_id, tenant_id, user, {**amounts, What.STORAGE.value: 0}, now_us)
+        if claim is not None:
+            limits.claim_anew(c, workload_id, amounts)
 
 
 def _hold(c: Connection, workload_id: str, tenant_id: str, user: str, amounts: dict[str, int], now_us: int) -> None:

@@ -14,13 +14,14 @@ from gpuyard.billing.faults import faults_of
 from gpuyard.catalog import cards
 from gpuyard.catalog.price_history import PriceHistory
 from gpuyard.catalog.price_terms import Upfront
+from gpuyard.control.egress import transfers
 from gpuyard.model.leases import Interval, PurchaseOption
 from gpuyard.model.slices import FRACTIONS
 from gpuyard.model.states import LeaseState
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.model.workloads import WorkloadSpec
 from gpuyard.store import commitments as stored
-from gpuyard.store import events, incidents, leases, tenants, workloads
+from gpuyard.store import egress, events, incidents, leases, tenants, workloads
 
 
 def are_plain(c: Connection, prices: PriceHistory | None, tenant_id: str | None) -> bool:
@@ -49,6 +50,7 @@ def conditions_of(
         spot={offer: SpotHistory(tuple(found)) for offer, found in stored.spot_prices(c).items()},
         faults=faults_of(incidents.giving_back(c), intervals),
         reclaims=_reclaims(c, tenant_id, intervals),
+        transfers=transfers(egress.of_tenant(c, tenant_id)),
         still_open=still_open,
     )
 

@@ -19,7 +19,7 @@ from gpuyard.model.leases import UNPRICED, Interval
 from gpuyard.model.ledger import AccountKind, Charge, Transfer, account
 from gpuyard.model.states import LeaseState
 from gpuyard.model.tenants import Tenant
-from gpuyard.store import charges, ledger, meters, wallets
+from gpuyard.store import charges, egress, ledger, meters, wallets
 from gpuyard.store.meters import Meter
 
 A_BATCH = 200  # leases in one transaction: some ten milliseconds
@@ -124,7 +124,8 @@ def owed_by_leases(
         plain[tenant_id] = are_plain(c, yard.prices, tenant_id)
     open_runs = frozenset((meter.lease_id, meter.run) for meter in running if meter.state != "stopped")
     used = [each for each in [*intervals, *map(provisional, running)] if plain[each.tenant_id]]
-    lines = plain_lines(c, used, open_runs)
+    sent = [each for each in egress.of_leases(c, lease_ids) if plain.get(each.tenant_id)]
+    lines = plain_lines(c, used, open_runs, sent)
     owed = _of_lines(((line.lease_id, line.amount_nano) for line in lines), _origins(used))
     for tenant_id, is_plain in plain.items():
         if not is_plain:

@@ -120,7 +120,7 @@ class RunningView:
     """Leases that hold slices, kept from one plan to the next: those that are as they were are not made anew."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Lease, WorkloadSpec, Running]] = {}
+        self._known: dict[str, tuple[Lease, WorkloadSpec, bool, Running]] = {}
 
     def take(
         self,
@@ -136,19 +136,21 @@ class RunningView:
         for lease in open_leases:
             if lease.state not in HOLDING or lease.node is None:
                 continue
-            spec, row, notice = workloads[lease.workload_id].spec, rows.get(lease.id), notices.get(lease.id)
-            known = before.get(lease.id)
-            if known is None or known[0] is not lease or known[1] is not spec or row is not None or notice is not None:
-                known = lease, spec, _running(lease, lease.node, spec, row, notice, now_us)
+            workload, row, notice = workloads[lease.workload_id], rows.get(lease.id), notices.get(lease.id)
+            spec, known = workload.spec, before.get(lease.id)
+            same = known is not None and (known[0] is lease and known[1] is spec and known[2] == workload.cpu_only)
+            if known is None or not same or row is not None or notice is not None:
+                known = lease, spec, workload.cpu_only, _running(lease, lease.node, workload, row, notice, now_us)
             if row is None and notice is None and spec.time_limit_us is None:  # nothing that the time changes
                 self._known[lease.id] = known
-            found.append(known[2])
+            found.append(known[3])
         return found
 
 
 def _running(
-    lease: Lease, node: str, spec: WorkloadSpec, row: PlacementRow | None, notice: Notice | None, now_us: int
+    lease: Lease, node: str, workload: Workload, row: PlacementRow | None, notice: Notice | None, now_us: int
 ) -> Running:
+    spec = workload.spec
     started_us = lease.run_started_us if lease.run_started_us is not None else lease.updated_us
     limit_us = None if spec.time_limit_us is None else max(now_us, started_us + spec.time_limit_us)
     ends = [end for end in (limit_us, None if notice is None else max(now_us, notice.until_us)) if end is not None]
@@ -159,8 +161,8 @@ def _running(
         node=node,
         card_uuids=tuple(cut.card_uuid for cut in lease.slices),
         shape=lease.slices[0].shape if _instance_of(lease) else spec.slices.shape,
-        cpu_milli=spec.cpu_milli,
-        memory_bytes=spec.memory_bytes,
+        cpu_milli=workload.cpu_milli,
+        memory_bytes=workload.memory_bytes,
         priority=spec.priority,
         spot=lease.option is PurchaseOption.SPOT,
         started_us=started_us,
@@ -180,7 +182,7 @@ def wanted_ppm(yard: Yard, open_leases: Iterable[Lease], workloads: Mapping[str,
     """Compute that all but spot hold or wait for, by card model; what would take any model under ANY."""
     wanted: dict[str, int] = defaultdict(int)
     for lease in open_leases:
-        if lease.option is PurchaseOption.SPOT:
+        if lease.option is PurchaseOption.SPOT or workloads[lease.workload_id].cpu_only:
             continue
         wish = workloads[lease.workload_id].spec.slices
         if lease.state is LeaseState.REQUESTED and workloads[lease.workload_id].desired is Desired.RUN:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpuyard.engines.activity import Activity, Watched
+from gpuyard.engines.activity import Activity, Sending, Watched
 from gpuyard.engines.runtime import Isolation, Observation, Runtime
 from gpuyard.hardware.probe import Finding
 from gpuyard.model.errors import YardError
@@ -131,6 +131,10 @@ class LocalEngine:
         """What a unit has done so far, as far as its runtime can tell."""
         runtime = self.runtimes.get(kind)
         return runtime.activity(name) if isinstance(runtime, Watched) else Activity()
+
+    def sent_bytes(self, runtime: Runtime, name: str) -> int | None:
+        """What a unit has sent, where its runtime can tell."""
+        return runtime.sent_bytes(name) if isinstance(runtime, Sending) else None
 
     def observe(self) -> tuple[dict[str, Observation], dict[str, Runtime]]:
         """Every unit of every runtime, and which runtime knows it."""

@@ -63,6 +63,7 @@ class Observation:
     reason: str | None = None
     detail: str | None = None
     ports: Mapping[int, tuple[str, int]] = field(default_factory=dict[int, tuple[str, int]])  # declared -> (host, port)
+    share_ppm: int | None = None  # of the cards that it was started on, by the node's record; None: not recorded
 
 
 @dataclass(frozen=True, slots=True)

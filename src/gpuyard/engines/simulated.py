@@ -2,7 +2,8 @@
 
 It never starts a process and costs a dictionary entry a unit, so that a thousand-card yard runs on a laptop and tests
 own the time. A unit whose command is ("sleep", "N") ends by itself N seconds after it began; any other runs until it is
-stopped, or until a test ends it through `finish` or `crash`.
+stopped, or until a test ends it through `finish` or `crash`. One whose environment has SIMULATED_SENDING sends as many
+bytes a second.
 """
 
 # ruff: noqa: ARG002 - the protocol names arguments that nothing simulated needs
@@ -15,14 +16,17 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import BinaryIO, Final
 
+from gpuyard.engines.activity import Activity
 from gpuyard.engines.memory_disk import MemoryDisk
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Unit, UnitState
 from gpuyard.model.errors import YardError
+from gpuyard.model.slices import share_of
 from gpuyard.model.times import Clock
 
 TERMINATED: Final = 143  # 128 + SIGTERM
 FRESH_NS: Final = 250_000_000  # looks that follow each other faster than this see the same
 KILLED: Final = 137  # 128 + SIGKILL
+SENDING: Final = "SIMULATED_SENDING"  # bytes a second, in a unit's environment
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class _Ended:
     disk: str
     lines: tuple[LogLine, ...]
     observation: Observation
+    sent_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -134,6 +139,21 @@ class SimulatedRuntime:
                     seen[name] = live.running = _running(name, live, now_ns)
             return seen
 
+    def sent_bytes(self, name: str) -> int | None:
+        """What its environment says that it sends a second, for as long as it runs or ran."""
+        with self._lock:
+            live, ended = self._shelf.live.get(name), self._shelf.ended.get(name)
+            if live is None:
+                return None if ended is None else ended.sent_bytes
+            if live.boot_id != self._clock.boot_id:
+                return _sent(live, live.seen_ns)
+            now_ns = self._clock.monotonic_ns()
+            return _sent(live, now_ns if live.ends_ns is None else min(now_ns, live.ends_ns))
+
+    def activity(self, name: str) -> Activity:
+        """What it sends is all that it does."""
+        return Activity(network_bytes=self.sent_bytes(name))
+
     def forget(self, name: str) -> None:
         """The unit was never here."""
         with self._lock:
@@ -215,6 +235,7 @@ class SimulatedRuntime:
                 recorded=True,
                 exit_code=exit_code if begun else None,
                 reason=reason,
+                share_ppm=share_of(live.unit.slices),
             ),
         )
 
@@ -230,6 +251,7 @@ class SimulatedRuntime:
                 started_ns=live.begins_ns if begun else None,
                 proven_ns=live.seen_ns if begun else None,
                 reason="supervisor_lost",
+                share_ppm=share_of(live.unit.slices),
             ),
         )
 
@@ -239,7 +261,8 @@ class SimulatedRuntime:
         if lines and observation.proven_ns is not None:
             at_us = live.begins_us + (observation.proven_ns - live.begins_ns) // 1000
             lines += (LogLine(at_us, "stdout", f"simulated: ended ({observation.reason})"),)
-        self._shelf.ended[live.unit.name] = _Ended(live.unit.disk, lines, observation)
+        sent_bytes = _sent(live, observation.proven_ns or 0)
+        self._shelf.ended[live.unit.name] = _Ended(live.unit.disk, lines, observation, sent_bytes)
 
 
 class EchoSession:
@@ -282,7 +305,20 @@ def _running(name: str, live: _Live, now_ns: int) -> Observation:
     known = live.running
     if known is not None and known.proven_ns is not None and 0 <= now_ns - known.proven_ns < FRESH_NS:
         return known
-    return Observation(name, UnitState.RUNNING, live.boot_id, started_ns=live.begins_ns, proven_ns=now_ns)
+    return Observation(
+        name,
+        UnitState.RUNNING,
+        live.boot_id,
+        started_ns=live.begins_ns,
+        proven_ns=now_ns,
+        share_ppm=share_of(live.unit.slices),
+    )
+
+
+def _sent(live: _Live, until_ns: int) -> int:
+    told = live.unit.environment.get(SENDING, "0")
+    rate = int(told) if told.isascii() and told.isdigit() else 0
+    return rate * max(0, until_ns - live.begins_ns) // 1_000_000_000
 
 
 def _own_end_ns(unit: Unit, begins_ns: int) -> int | None:

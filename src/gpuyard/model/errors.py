@@ -166,6 +166,8 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "not_genuine": 409,
     "bids_invalid": 422,
     "bid_refused": 422,
+    "cpu_only_refused": 422,
+    "cpu_only_switch": 409,
     "font_missing": 422,
     "file_unusable": 422,
     # incidents

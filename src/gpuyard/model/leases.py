@@ -111,12 +111,18 @@ class Interval:
     currency: str
     minimum_us: int
     card_uuids: tuple[str, ...] = ()  # where its slices were; none where nobody had written that down yet
+    share_ppm: int | None = None  # of cards, all slices together; None where nobody had written that down yet
 
     @property
     def runs(self) -> bool:
         """Whether it is time in which the lease ran, or in which its tenant had it rebooted: what is granted costs
         nothing otherwise."""
         return self.state is LeaseState.ACTIVE or (self.state is LeaseState.GRANTED and self.price_per_hour_nano > 0)
+
+    @property
+    def cpu_only(self) -> bool:
+        """Whether it ran without any card."""
+        return self.runs and self.share_ppm == 0
 
     @property
     def duration_us(self) -> int:

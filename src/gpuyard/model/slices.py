@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -57,3 +58,8 @@ class Slice:
     shape: SliceShape
     guarantee: Guarantee
     mig: MigCut | None = None  # the MIG instance that backs it, where one does
+
+
+def share_of(slices: Iterable[Slice]) -> int:
+    """The compute of cards that slices hold together, in parts per million of one: of one card never more than all."""
+    return sum(cut.shape.compute_ppm for cut in slices)

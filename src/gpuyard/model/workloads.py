@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.slices import SliceShape
@@ -97,6 +98,12 @@ class WorkloadSpec:
         return self.kind is WorkloadKind.JOB and self.replicas > 1
 
 
+# What an instance holds of its node while it runs without its cards: enough to copy and edit, and so little that cards
+# are not left without CPUs for those who rent them.
+CPU_ONLY_MILLI: Final = 1000
+CPU_ONLY_MEMORY_BYTES: Final = 2 << 30
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A workload as the store knows it."""
@@ -113,3 +120,14 @@ class Workload:
     exit_code: int | None
     created_us: int
     updated_us: int
+    cpu_only: bool = False  # started without its cards: it holds a little CPU and memory, and costs the price of that
+
+    @property
+    def cpu_milli(self) -> int:
+        """What each of its units holds."""
+        return min(self.spec.cpu_milli, CPU_ONLY_MILLI) if self.cpu_only else self.spec.cpu_milli
+
+    @property
+    def memory_bytes(self) -> int:
+        """What each of its units holds."""
+        return min(self.spec.memory_bytes, CPU_ONLY_MEMORY_BYTES) if self.cpu_only else self.spec.memory_bytes

@@ -123,7 +123,7 @@ def _could_ever(node: NodeView, request: Request) -> bool:
 def _largest_fit(nodes: tuple[NodeView, ...], request: Request) -> SliceShape | None:
     """The largest shape that `count` cards of one node could take now: the largest by its smaller share of a card."""
     best: tuple[int, int, SliceShape] | None = None
-    for node in nodes:
+    for node in nodes if request.count else ():
         if not node.schedulable:
             continue
         cards = [card for card in node.cards if _matches(card, request) and card.admits(request.mode)]

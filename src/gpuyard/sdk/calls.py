@@ -104,8 +104,9 @@ def stop(workload: str, tenant: str | None = None) -> Call[types.Workload]:
     return Call("POST", _workload(workload, "/stop"), types.Workload, _params(tenant=tenant))
 
 
-def start(workload: str, tenant: str | None = None) -> Call[types.Workload]:
-    return Call("POST", _workload(workload, "/start"), types.Workload, _params(tenant=tenant))
+def start(workload: str, tenant: str | None = None, cpu_only: bool = False) -> Call[types.Workload]:
+    params = _params(tenant=tenant, cpu_only=cpu_only or None)
+    return Call("POST", _workload(workload, "/start"), types.Workload, params)
 
 
 def reboot(workload: str, tenant: str | None = None) -> Call[types.Workload]:

@@ -101,6 +101,7 @@ class Workload(TypedDict):
     reason_text: str | None
     exit_code: int | None
     runtime: str
+    cpu_only: bool
     isolation: dict[str, list[str]]
     confidentiality: Confidentiality
     spec: Spec
@@ -171,6 +172,7 @@ class BillLine(TypedDict):
     price_per_hour: str
     amount: str
     currency: str
+    bytes: int | None
     origin: str | None
 
 
@@ -347,4 +349,5 @@ class Launch(TypedDict, total=False):
     priority: int
     when_reclaimed: str
     runtime: str
+    cpu_only: bool
     tenant: str

@@ -80,6 +80,9 @@ class Discrepancy(TypedDict):
     scheduler_seconds: str
     node_seconds: str | None
     billed_seconds: str
+    scheduler_card_seconds: str | None
+    node_card_seconds: str | None
+    billed_card_seconds: str | None
     posted: str
     rated: str
     resolved_at: str | None
@@ -91,6 +94,9 @@ class Reconciliation(TypedDict):
     scheduler_seconds: str
     node_seconds: str
     billed_seconds: str
+    scheduler_card_seconds: str
+    node_card_seconds: str
+    billed_card_seconds: str
     faults: list[str]
     discrepancies: list[Discrepancy]
 

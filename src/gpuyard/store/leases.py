@@ -113,8 +113,10 @@ def mark(c: Connection, lease_id: str, reason: str, now_us: int) -> bool:
 
 
 def hold(c: Connection, lease_id: str, slices: Sequence[Slice]) -> None:
-    """Cuts slices for a lease. Holding the same card twice breaks a rule of the schema."""
+    """Cuts slices for a lease, if it is to have any. Holding the same card twice breaks a rule of the schema."""
     touch(c, Kind.LEASE, lease_id)
+    if not slices:
+        return
     c.execute(
         SLICES.insert(),
         [

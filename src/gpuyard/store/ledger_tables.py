@@ -120,6 +120,8 @@ HOLDINGS = Table(
     Column("active_us", BigInteger, nullable=False),
     Column("since_us", BigInteger),
     Column("spells", BigInteger, nullable=False),
+    Column("share_ppm", BigInteger),  # since `since_us`
+    Column("card_us", BigInteger),  # cards x microseconds; absent: of some of its time the share is not known
 )
 
 UNIT_TIMES = Table(
@@ -129,6 +131,7 @@ UNIT_TIMES = Table(
     Column("lease_id", Text, nullable=False),
     Column("ran_us", BigInteger, nullable=False),
     Column("ended", Boolean, nullable=False),
+    Column("share_ppm", BigInteger),
 )
 Index("unit_times_lease", UNIT_TIMES.c.lease_id)
 
@@ -145,6 +148,9 @@ DISCREPANCIES = Table(
     Column("posted_nano", BigInteger, nullable=False),
     Column("rated_nano", BigInteger, nullable=False),
     Column("resolved_us", BigInteger),
+    Column("scheduler_card_us", BigInteger),
+    Column("node_card_us", BigInteger),
+    Column("billed_card_us", BigInteger),
 )
 
 IMMUTABLE = ("transfers",)

@@ -40,6 +40,11 @@ def claim(c: Connection, workload_id: str, tenant_id: str, user: str, amounts: M
     c.execute(_CLAIM, {"workload_id": workload_id, "tenant_id": tenant_id, "name": user, **amounts})
 
 
+def claim_anew(c: Connection, workload_id: str, amounts: Mapping[str, int]) -> None:
+    """Writes down that it counts for something else now."""
+    c.execute(CLAIMS.update().where(CLAIMS.c.workload_id == workload_id).values(**amounts))
+
+
 def claim_of(c: Connection, workload_id: str) -> tuple[str, dict[str, int]] | None:
     """Whose a workload is and what it counts for; None for one from before there were quotas."""
     row = c.execute(select(CLAIMS).where(CLAIMS.c.workload_id == workload_id)).mappings().first()

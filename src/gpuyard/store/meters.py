@@ -37,6 +37,7 @@ class Meter:
     currency: str
     minimum_us: int
     card_uuids: tuple[str, ...] = ()
+    share_ppm: int | None = None  # of cards, all slices together
 
 
 _ALL = select(*(METERS.c[field.name] for field in fields(Meter)))  # in the order in which Meter takes them
@@ -110,6 +111,7 @@ def close(c: Connection, lease_id: str, end_us: int, end_ns: int, proof: Proof) 
         currency=meter.currency,
         minimum_us=meter.minimum_us,
         card_uuids=meter.card_uuids,
+        share_ppm=meter.share_ppm,
     )
     c.execute(_KEEP, _values(interval))
     if interval.price_per_hour_nano and interval.duration_us:
@@ -145,6 +147,15 @@ def intervals(
     return [_interval(row) for row in c.execute(query)]
 
 
+def run_began(c: Connection, lease_id: str, run: int) -> int | None:
+    """When a run was granted; None where it never was."""
+    found = [
+        c.execute(select(func.min(table.c.start_us)).where(table.c.lease_id == lease_id, table.c.run == run)).scalar()
+        for table in (INTERVALS, METERS)
+    ]
+    return min((moment for moment in found if moment is not None), default=None)
+
+
 def on_node(c: Connection, node: str, from_us: int, until_us: int | None) -> list[Interval]:
     """The closed intervals of a node that touch [from, until)."""
     query = select(INTERVALS).where(INTERVALS.c.node == node, INTERVALS.c.end_us > from_us)
@@ -174,9 +185,17 @@ _STATES = {state.value: state for state in LeaseState}
 
 
 def _meter(row: Row[Any]) -> Meter:
-    lease_id, tenant_id, workload_id, workload_name, offer, state, *rest, uuids = tuple(row)
+    lease_id, tenant_id, workload_id, workload_name, offer, state, *rest, uuids, share_ppm = tuple(row)
     return Meter(
-        lease_id, tenant_id, workload_id, workload_name, offer, _STATES[state], *rest, card_uuids=_uuids(uuids)
+        lease_id,
+        tenant_id,
+        workload_id,
+        workload_name,
+        offer,
+        _STATES[state],
+        *rest,
+        card_uuids=_uuids(uuids),
+        share_ppm=share_ppm,
     )
 
 

@@ -14,6 +14,7 @@ from gpuyard.store import (  # noqa: F401
     access_tables,
     attestation_tables,
     dialect_tables,
+    egress_tables,
     incident_tables,
     ledger_tables,
     machine_tables,

@@ -83,6 +83,7 @@ WORKLOADS = Table(
     Column("exit_code", Integer),
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
+    Column("cpu_only", Boolean),  # started without its cards; absent: with them
     Index("workloads_state", "state"),
 )
 
@@ -163,6 +164,7 @@ METERS = Table(
     Column("proven_us", BigInteger, nullable=False),
     Column("proven_ns", BigInteger, nullable=False),
     Column("card_uuids", Text),  # with commas between; absent: none, or not written down
+    Column("share_ppm", BigInteger),  # of cards, all slices together; absent: not written down
 )
 
 INTERVALS = Table(
@@ -175,6 +177,7 @@ INTERVALS = Table(
     Column("monotonic_end_ns", BigInteger, nullable=False),
     Column("proof", Text, nullable=False),
     Column("card_uuids", Text),
+    Column("share_ppm", BigInteger),
     Index("intervals_tenant", "tenant_id", "lease_id", "sequence"),
     Index("intervals_workload", "workload_id", "lease_id", "sequence"),
     Index("intervals_node", "node", "end_us"),

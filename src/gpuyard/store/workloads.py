@@ -51,6 +51,7 @@ def insert(c: Connection, workload: Workload, sealed: Mapping[str, bytes]) -> No
                 "exit_code": workload.exit_code,
                 "created_us": workload.created_us,
                 "updated_us": workload.updated_us,
+                "cpu_only": workload.cpu_only,
             },
         )
     except exc.IntegrityError:
@@ -148,6 +149,12 @@ def set_desired(c: Connection, workload_id: str, desired: Desired, now_us: int) 
     c.execute(WORKLOADS.update().where(WORKLOADS.c.id == workload_id).values(desired=desired.value, updated_us=now_us))
 
 
+def set_cpu_only(c: Connection, workload_id: str, cpu_only: bool) -> None:
+    """Whether its next start is without its cards."""
+    touch(c, Kind.WORKLOAD, workload_id)
+    c.execute(WORKLOADS.update().where(WORKLOADS.c.id == workload_id).values(cpu_only=cpu_only))
+
+
 _SET_STATE = WORKLOADS.update().where(WORKLOADS.c.id == bindparam("b_id"))
 
 
@@ -195,7 +202,8 @@ def _dump(values: Mapping[str, object]) -> str:
 
 
 def _made(row: tuple[Any, ...]) -> Workload:
-    (workload_id, tenant_id, name, _, spec, desired, state, reason, params, runtime, exit_code, created, updated) = row
+    workload_id, tenant_id, name, _, spec, desired, state, reason, params, runtime, exit_code, *rest = row
+    created, updated, cpu_only = rest
     return Workload(
         id=workload_id,
         tenant_id=tenant_id,
@@ -209,6 +217,7 @@ def _made(row: tuple[Any, ...]) -> Workload:
         exit_code=exit_code,
         created_us=created,
         updated_us=updated,
+        cpu_only=bool(cpu_only),
     )
 
 

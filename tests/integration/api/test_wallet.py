@@ -223,14 +223,14 @@ def test_a_second_that_only_one_of_the_three_knows_is_an_incident_until_it_is_go
     live(api, 2)
     store = api.hand.yard.store
     with store.write() as c:
-        unit = c.exec_driver_sql("SELECT unit, ran_us FROM unit_times").one()
-        reconciliation.note_units(c, {unit[0]: unit[1] + 2_000_000})
+        unit = c.exec_driver_sql("SELECT unit, ran_us, share_ppm FROM unit_times").one()
+        reconciliation.note_units(c, {unit[0]: (unit[1] + 2_000_000, unit[2])})
     found = api.operator.post("/v1/reconciliation").json()["discrepancies"]
     assert [Decimal(each["node_seconds"]) - Decimal(each["billed_seconds"]) for each in found] == [Decimal(2)]
     reconcile(api.hand.yard, api.hand.clock.now_us(), everything=False)
     assert kinds(api).count("incident.opened") == 1
     with store.write() as c:
-        reconciliation.note_units(c, {unit[0]: unit[1]})
+        reconciliation.note_units(c, {unit[0]: (unit[1], unit[2])})
     assert api.operator.post("/v1/reconciliation").json()["discrepancies"] == []
     assert kinds(api).count("incident.resolved") == 1
     with store.write() as c:

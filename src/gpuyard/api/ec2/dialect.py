@@ -94,6 +94,7 @@ _CODES: Final = {
     "unknown_image": ("InvalidAMIID.NotFound", 400),
     "runtime_unavailable": ("InvalidAMIID.Unavailable", 400),
     "wrong_state": ("IncorrectInstanceState", 400),
+    "cpu_only_switch": ("IncorrectInstanceState", 400),
     "idempotency_mismatch": ("IdempotentParameterMismatch", 400),
     "no_reservation": ("InvalidReservedInstancesOfferingId.NotFound", 400),
     "bid_refused": ("SpotMaxPriceTooLow", 400),

@@ -114,6 +114,7 @@ _CODES: Final = {
     "unknown_image": ("InvalidImageId.NotFound", 404),
     "runtime_unavailable": ("InvalidImageId.NotSupported", 403),
     "wrong_state": ("IncorrectInstanceStatus", 403),
+    "cpu_only_switch": ("IncorrectInstanceStatus", 403),
     "idempotency_mismatch": ("IdempotentParameterMismatch", 400),
     "no_reservation": ("InvalidParameter.Period", 400),
     "bid_refused": (spot.LOW, 400),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gpuyard.cli.credentials import connect
-from gpuyard.cli.output import show_json, show_table, t
+from gpuyard.cli.output import show_json, show_table, size, t
 from gpuyard.sdk import calls, types
 
 APP = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -45,8 +45,8 @@ def show_bill(found: types.Bill) -> None:
             line["workload_name"],
             line["offer"],
             _what(line),
-            line["seconds"],
-            f"{line['price_per_hour']}/h",
+            line["seconds"] if line["bytes"] is None else size(line["bytes"]),
+            f"{line['price_per_hour']}/{'h' if line['bytes'] is None else 'GiB'}",
             line["amount"],
         )
         for line in found["lines"]

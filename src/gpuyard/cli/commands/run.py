@@ -61,6 +61,7 @@ def run(
     budget: Annotated[str | None, typer.Option(metavar="AMOUNT", help=t("run.budget"))] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="K=V", help=t("run.label"))] = None,
     runtime: Annotated[str | None, typer.Option(help=t("run.runtime"))] = None,
+    cpu_only: Annotated[bool, typer.Option("--cpu-only", help=t("run.cpu_only"))] = False,
     tenant: Annotated[str | None, typer.Option(help=t("option.tenant"))] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=t("run.dry_run"))] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help=t("option.wait"))] = True,
@@ -71,7 +72,7 @@ def run(
     mounts = [_mount(text) for text in mount or ()]
     keys = keys_of(volume_key or (), mounts)
     values: dict[str, object] = {
-        "kind": _kind(job, service, instance),
+        "kind": _kind(job, service, instance or (cpu_only and not job and not service)),
         "slices": _slices(offer, gpu, gpu_memory, gpu_share, count, _goal(work, on, deadline, budget)),
         "option": "spot" if spot else option,
         "max_price": max_price,
@@ -96,6 +97,7 @@ def run(
         "checkpoint_command": None if checkpoint is None else shlex.split(checkpoint),
         "labels": dict(_pair(text) for text in label or ()),
         "runtime": runtime,
+        "cpu_only": cpu_only or None,
         "tenant": tenant,
     }
     wish: types.Launch = {key: value for key, value in values.items() if value is not None}  # type: ignore[assignment]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gpuyard.cli.credentials import connect
-from gpuyard.cli.output import say, show_json, show_table, t
+from gpuyard.cli.output import ABSENT, say, show_json, show_table, t
 from gpuyard.sdk import wallet_calls
 
 APP = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -190,6 +190,14 @@ def reconcile(
                     billed=done["billed_seconds"],
                 )
             )
+            say(
+                t(
+                    "reconcile.card_sums",
+                    scheduler=done["scheduler_card_seconds"],
+                    node=done["node_card_seconds"],
+                    billed=done["billed_card_seconds"],
+                )
+            )
             for fault in done["faults"]:
                 say(t("reconcile.fault", fault=fault))
         if found or not done:
@@ -199,13 +207,17 @@ def reconcile(
 
 
 def _show_discrepancies(found: list[wallet_calls.Discrepancy]) -> None:
-    columns = ["lease", "scheduler", "node", "billed", "posted", "rated", "at", "resolved"]
+    columns = ["lease", "scheduler", "node", "billed", "card_seconds", "posted", "rated", "at", "resolved"]
     rows = [
         (
             x["lease_id"],
             x["scheduler_seconds"],
             x["node_seconds"],
             x["billed_seconds"],
+            " / ".join(
+                each or ABSENT
+                for each in (x["scheduler_card_seconds"], x["node_card_seconds"], x["billed_card_seconds"])
+            ),
             x["posted"],
             x["rated"],
             x["found_at"],

@@ -49,13 +49,18 @@ def _row(workload: types.Workload) -> tuple[object, ...]:
         workload["name"],
         workload["kind"],
         workload["state"],
-        workload["spec"]["slices"]["offer"] or "custom",
+        _offer(workload),
         f"{active}/{replicas}",
         prices[0] if prices else None,
         workload["runtime"],
         age(workload["created_at"]),
         workload["reason_text"],
     )
+
+
+def _offer(workload: types.Workload) -> str:
+    offer = workload["spec"]["slices"]["offer"] or "custom"
+    return t("ps.cpu_only", offer=offer) if workload["cpu_only"] else offer
 
 
 @APP.command(help=t("show.help"))
@@ -74,7 +79,7 @@ def show(workload: Name, tenant: Tenant = None, as_json: AsJson = False) -> None
         ("why", found["reason_text"]),
         (
             "offer",
-            f"{cut['offer'] or 'custom'}: {cut['count']} x {size(cut['memory_bytes'])} {share(cut['compute_ppm'])}",
+            f"{_offer(found)}: {cut['count']} x {size(cut['memory_bytes'])} {share(cut['compute_ppm'])}",
         ),
         ("cpus", f"{cpus(spec['cpu_milli'])}, {size(spec['memory_bytes'])}"),
         ("command", " ".join(spec["command"])),
@@ -106,8 +111,14 @@ def stop(workload: Names, wait: Wait = True, tenant: Tenant = None, as_json: AsJ
 
 
 @APP.command(help=t("start.help"))
-def start(workload: Names, wait: Wait = True, tenant: Tenant = None, as_json: AsJson = False) -> None:
-    _each(workload, lambda name: calls.start(name, tenant), None, wait, as_json)
+def start(
+    workload: Names,
+    cpu_only: Annotated[bool, typer.Option("--cpu-only", help=t("start.cpu_only"))] = False,
+    wait: Wait = True,
+    tenant: Tenant = None,
+    as_json: AsJson = False,
+) -> None:
+    _each(workload, lambda name: calls.start(name, tenant, cpu_only), None, wait, as_json)
 
 
 @APP.command(help=t("reboot.help"))

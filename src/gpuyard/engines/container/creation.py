@@ -26,6 +26,7 @@ LABEL_TENANT: Final = "gpuyard.tenant"
 LABEL_PORTS: Final = "gpuyard.ports"
 LABEL_BOOT: Final = "gpuyard.boot"
 LABEL_ASKED: Final = "gpuyard.asked_ns"
+LABEL_SHARE: Final = "gpuyard.share_ppm"
 
 # What package managers and servers of ordinary images do as root inside: own files, change user, bind port 80.
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID")

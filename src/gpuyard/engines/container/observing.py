@@ -17,11 +17,13 @@ from gpuyard.engines.container.creation import (
     LABEL_BOOT,
     LABEL_DISK,
     LABEL_PORTS,
+    LABEL_SHARE,
     LABEL_TENANT,
     LABEL_UNIT,
 )
 from gpuyard.engines.container.oom import kernel_killed
 from gpuyard.engines.container.records import UnitRecord
+from gpuyard.engines.container.traffic import own_pid
 from gpuyard.model.times import Clock
 
 _SIGNALS = range(129, 129 + 64)
@@ -70,6 +72,7 @@ def adopted(container: Mapping[str, Any]) -> UnitRecord:
         boot_id=labels[LABEL_BOOT],
         asked_ns=int(labels[LABEL_ASKED]),
         ports=_allocated(labels.get(LABEL_PORTS, "")),
+        share_ppm=int(labels[LABEL_SHARE]) if LABEL_SHARE in labels else None,
     )
 
 
@@ -83,6 +86,7 @@ def saw_running(record: UnitRecord, container: Mapping[str, Any], now: Instant) 
     record.started_ns = max(record.asked_ns, min(started_ns, now.monotonic_ns))
     record.seen_ns = max(record.seen_ns or 0, record.started_ns)
     record.ports = {**record.ports, **_published(container)}
+    record.pid = own_pid(container)
 
 
 def saw_ended(record: UnitRecord, container: Mapping[str, Any], now: Instant) -> None:

@@ -35,6 +35,8 @@ class UnitRecord:
     ended_ns: int | None = None
     recorded: bool = False
     ports: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
+    share_ppm: int | None = None  # of the cards that it was started on
+    pid: int | None = None  # of its first process, where its network is its own; else its traffic cannot be told apart
 
     def observation(self, detail: str | None = None) -> Observation:
         """How it stands as far as this record goes."""
@@ -55,6 +57,7 @@ class UnitRecord:
             reason=self.reason,
             detail=self.detail or detail,
             ports={int(port): (host, number) for port, (host, number) in self.ports.items()},
+            share_ppm=self.share_ppm,
         )
 
 

@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from gpuyard.engines.activity import Activity
 from gpuyard.engines.container import observing
 from gpuyard.engines.container.api import EngineApi, EngineGone, EngineRefused
 from gpuyard.engines.container.creation import (
     LABEL_ASKED,
     LABEL_BOOT,
     LABEL_DISK,
+    LABEL_SHARE,
     LABEL_TENANT,
     LABEL_UNIT,
     LABEL_YARD,
@@ -27,9 +29,11 @@ from gpuyard.engines.container.sightings import Watcher
 from gpuyard.engines.container.slices import ContainerSlices, given
 from gpuyard.engines.container.stopping import Stopper
 from gpuyard.engines.container.storage import Storage
+from gpuyard.engines.container.traffic import cpu_us_of
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Session, Unit, UnitState
 from gpuyard.hardware.amd import is_amd
 from gpuyard.model.errors import YardError
+from gpuyard.model.slices import share_of
 from gpuyard.model.times import Clock
 from gpuyard.slicing.cdi import DriverInside
 from gpuyard.slicing.keeper import SliceKeeper
@@ -160,6 +164,7 @@ class ContainerRuntime:
             LABEL_TENANT: unit.tenant_id,
             LABEL_BOOT: record.boot_id,
             LABEL_ASKED: str(record.asked_ns),
+            LABEL_SHARE: str(record.share_ppm),
         }
         self._launcher.launch(unit, record, labels, binds, self._launched)
 
@@ -170,6 +175,7 @@ class ContainerRuntime:
             tenant_id=unit.tenant_id,
             boot_id=self._clock.boot_id,
             asked_ns=self._clock.monotonic_ns(),
+            share_ppm=share_of(unit.slices),
         )
         before = self._records.get(unit.name)
         if before is not None:
@@ -225,6 +231,7 @@ class ContainerRuntime:
             raise self._failed(error) from error
         if self._slices is not None:
             self._slices.end(name)
+        self._watcher.traffic.pop(name, None)
         self._records.drop(name)
 
     def remove_disk(self, disk: str) -> None:
@@ -294,6 +301,19 @@ class ContainerRuntime:
     def write_files(self, disk: str, name: str | None, path: str, tar: BinaryIO) -> None:  # noqa: ARG002
         """Unpacks a tar stream into a folder of the disk. Raises YardError `invalid_path` or `storage_full`."""
         self._storage.write(disk, path, tar)
+
+    def sent_bytes(self, name: str) -> int | None:
+        """What its interfaces sent, as they stood when it was last seen to run: at most a look before it ended."""
+        seen = self._watcher.traffic.get(name)
+        return None if seen is None else seen.sent
+
+    def activity(self, name: str) -> Activity:
+        """CPU time of its control group, and bytes through its own interfaces."""
+        record, seen = self._records.get(name), self._watcher.traffic.get(name)
+        pid = None if record is None or record.reason is not None else record.pid
+        if pid is None:
+            return Activity()
+        return Activity(cpu_us_of(pid), None if seen is None else seen.received + seen.sent)
 
     def close(self) -> None:
         """Lets go of the engine; the units run on."""

@@ -12,6 +12,7 @@ from gpuyard.engines.container.creation import LABEL_UNIT, LABEL_YARD
 from gpuyard.engines.container.launching import Launcher
 from gpuyard.engines.container.observing import NOT_YET, RUNNING, Instant
 from gpuyard.engines.container.records import Records, UnitRecord
+from gpuyard.engines.interfaces import Traffic, traffic_of
 from gpuyard.engines.runtime import Observation
 from gpuyard.model.times import Clock
 
@@ -38,6 +39,7 @@ class Watcher:
         self._filter = json.dumps({"label": [f"{LABEL_YARD}={yard}"]})
         self._launched = launched
         self._written_ns: dict[str, int] = {}
+        self.traffic: dict[str, Traffic] = {}  # of each unit, as its counters stood when it was last seen
 
     def observe(self) -> Mapping[str, Observation]:
         """Every unit. While the engine does not answer, as each was last seen: what nobody sees is not gone."""
@@ -99,6 +101,9 @@ class Watcher:
             observing.saw_running(record, container, Instant.now(self._clock))
             self._records.note(record)
             self._written_ns[record.name] = now.monotonic_ns
+        traffic = None if record.pid is None else traffic_of(record.pid)
+        if traffic is not None:
+            self.traffic[record.name] = traffic
         record.seen_ns = max(record.seen_ns or 0, record.started_ns or 0, now.monotonic_ns)
         if now.monotonic_ns - self._written_ns.get(record.name, 0) > _WRITE_EVERY_NS:
             self._records.note(record)

@@ -23,11 +23,13 @@ _FACTS: Final = "facts.json"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is fixed when a unit's folder is made. `ports`: declared -> on the host. `groups`: its cgroup folders."""
+    """What is fixed when a unit's folder is made. `ports`: declared -> on the host. `groups`: its cgroup folders.
+    `share_ppm`: of the cards that it is started on; None in folders of before that was written down."""
 
     disk: str
     ports: Mapping[int, int]
     groups: tuple[str, ...]
+    share_ppm: int | None = None
 
 
 class UnitFolders:
@@ -59,6 +61,7 @@ class UnitFolders:
             fresh.mkdir(mode=0o700)
             records.create(str(fresh / RECORD))
             content = {"disk": facts.disk, "ports": list(facts.ports.items()), "groups": facts.groups}
+            content["share_ppm"] = facts.share_ppm
             (fresh / _FACTS).write_text(json.dumps(content))
             fresh.rename(self.path(name))  # refused where there is a folder that is not empty
         except OSError:
@@ -73,7 +76,8 @@ class UnitFolders:
                 content = json.loads((self.path(name) / _FACTS).read_text())
             except FileNotFoundError:
                 return None
-            self._facts[name] = Facts(content["disk"], dict(content["ports"]), tuple(content["groups"]))
+            ports, groups = dict(content["ports"]), tuple(content["groups"])
+            self._facts[name] = Facts(content["disk"], ports, groups, content.get("share_ppm"))
         return self._facts[name]
 
     def record(self, name: str) -> records.Record | None:

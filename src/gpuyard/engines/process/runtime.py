@@ -12,13 +12,14 @@ from threading import RLock
 from typing import BinaryIO, Final
 
 from gpuyard.engines.activity import Activity
+from gpuyard.engines.interfaces import traffic_of
 from gpuyard.engines.process import cgroup, files, groups, launching, logs, ports, processes, sessions
 from gpuyard.engines.process.disks import Disks
 from gpuyard.engines.process.folders import COMPLAINT, LOG, Facts, UnitFolders
 from gpuyard.engines.process.records import Claim, End, Record, Start
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Unit, UnitState
 from gpuyard.model.errors import YardError
-from gpuyard.model.slices import Guarantee
+from gpuyard.model.slices import Guarantee, share_of
 from gpuyard.model.times import Clock
 from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.ladder import enforced
@@ -113,7 +114,8 @@ class ProcessRuntime:
         if not self._folders.exists(unit.name):
             plan = self._limits.plan(unit.name, unit.cpu_milli, unit.memory_bytes)
             chosen = ports.allocate(unit.ports, self._taken_ports()) if unit.ports else {}
-            self._folders.create(unit.name, Facts(unit.disk, chosen, tuple(path for path, _ in plan)))
+            facts = Facts(unit.disk, chosen, tuple(path for path, _ in plan), share_of(unit.slices))
+            self._folders.create(unit.name, facts)
         facts, record = self._folders.facts(unit.name), self._folders.record(unit.name)
         if facts is None or record is None:
             return  # forgotten meanwhile
@@ -260,7 +262,8 @@ class ProcessRuntime:
         files.unpack(self._disks.confinement(disk), self._staging, path, tar, f"the disk {disk}")
 
     def activity(self, name: str) -> Activity:
-        """CPU time of the unit's processes. The network is the machine's own: no unit's traffic can be told apart."""
+        """CPU time of the unit's processes. The network is the machine's own, where no unit's traffic can be told
+        apart: none has more than the whole machine, its loopback included."""
         record, facts = self._folders.record(name), self._folders.facts(name)
         if record is None or facts is None:
             return Activity()
@@ -271,7 +274,9 @@ class ProcessRuntime:
         if start is None:
             return Activity()
         pids = groups.members(facts.groups) or {start.child_pid, *processes.descendants(start.child_pid)}
-        return Activity(cpu_us=processes.cpu_us(pids))
+        machine = traffic_of("self", loopback=True)
+        network_bytes = None if machine is None else machine.received + machine.sent
+        return Activity(cpu_us=processes.cpu_us(pids), network_bytes=network_bytes)
 
     def _observe_one(self, name: str) -> Observation | None:
         with self._lock:
@@ -292,7 +297,7 @@ class ProcessRuntime:
                 end = record.end() or self._bury(record, facts, claim.boot_id)
             start = record.start()
             if end is not None:
-                return _exited(name, end, start)
+                return _exited(name, end, start, facts.share_ppm)
             beat = record.beat()
         finally:
             record.close()
@@ -300,7 +305,13 @@ class ProcessRuntime:
             return Observation(name, UnitState.CREATED, claim.boot_id)
         reached = {declared: (ports.HOST, port) for declared, port in facts.ports.items()}
         return Observation(
-            name, UnitState.RUNNING, start.boot_id, started_ns=start.started_ns, proven_ns=beat[0], ports=reached
+            name,
+            UnitState.RUNNING,
+            start.boot_id,
+            started_ns=start.started_ns,
+            proven_ns=beat[0],
+            ports=reached,
+            share_ppm=facts.share_ppm,
         )
 
     def _bury(self, record: Record, facts: Facts, boot_id: str) -> End:
@@ -378,7 +389,7 @@ def _kill_left(start: Start | None, facts: Facts) -> None:
         processes.kill_left_of_unit(start.child_pid, start.child_ticks, start.mark)
 
 
-def _exited(name: str, end: End, start: Start | None) -> Observation:
+def _exited(name: str, end: End, start: Start | None, share_ppm: int | None) -> Observation:
     # A supervisor that was lost before its first sign of life leaves no proof that the command ever ran.
     began = start is not None and end.reason != "start_failed" and end.at_ns is not None
     return Observation(
@@ -391,6 +402,7 @@ def _exited(name: str, end: End, start: Start | None) -> Observation:
         exit_code=end.exit_code,
         reason=end.reason,
         detail=end.detail or None,
+        share_ppm=share_ppm,
     )
 
 

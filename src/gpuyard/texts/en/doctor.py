@@ -93,6 +93,5 @@ TEXTS: dict[str, str] = {
     "doctor.amd_cards.missing": "No AMD card answers: see `dmesg | grep amdgpu` ({count} of those that were here).",
     "doctor.amd_card_unread.missing": "The AMD card at {address} does not tell its memory: is the amdgpu driver loaded?",
     "doctor.amd_partition.ok": "{card} is partitioned by its driver: compute {compute}, memory {memory}; each partition counts as a card.",
-    "doctor.unmetered_egress.missing": "The price book asks {price} for a GiB of egress, but nothing here counts bytes that leave the yard: none is charged. Set egress_per_gib to 0, or leave it out.",
-    "doctor.unmetered_cpu_only.missing": "The price book asks {price} an hour for instances without a card, but no runtime here starts any: none is charged. Leave cpu_only_per_hour out.",
+    "doctor.unmetered_egress.missing": "The price book asks {price} for a GiB of egress. Plain processes share the network of this machine, where nobody can tell what each sends: they are not charged for it; containers are.",
 }

@@ -62,6 +62,8 @@ TEXTS: dict[str, str] = {
     "cli.reconcile.list": "List the differences that were found, without comparing anew.",
     "cli.reconcile.done": "Compared {leases} leases; the node has no record of {without} of them.",
     "cli.reconcile.sums": "Seconds: scheduler {scheduler}, node {node}, billed {billed}.",
+    "cli.reconcile.card_sums": "Share of a card x seconds: scheduler {scheduler}, node {node}, billed {billed}.",
+    "cli.column.card_seconds": "CARD-SECONDS",
     "cli.reconcile.fault": "The ledger does not hold: {fault}",
     "cli.idle.help": "Find instances that nobody uses: warn, pause, and report what that saved.",
     "cli.idle.set": "Set a tenant's idle policy.",

@@ -87,6 +87,5 @@ TEXTS: dict[str, str] = {
     "doctor.amd_cards.missing": "没有 AMD 显卡应答（先前的卡中有 {count} 张可用）：请看 `dmesg | grep amdgpu`。",
     "doctor.amd_card_unread.missing": "位于 {address} 的 AMD 显卡没有报告显存：amdgpu 驱动加载了吗？",
     "doctor.amd_partition.ok": "{card} 由驱动分区：计算 {compute}，显存 {memory}；每个分区算一张卡。",
-    "doctor.unmetered_egress.missing": "价目表对出口流量每 GiB 收 {price}，但这里没有任何部件统计离开算力场的字节：不会收取。请将 egress_per_gib 设为 0 或删去。",
-    "doctor.unmetered_cpu_only.missing": "价目表对无卡实例每小时收 {price}，但这里没有运行时能启动它们：不会收取。请删去 cpu_only_per_hour。",
+    "doctor.unmetered_egress.missing": "价目表对出口流量每 GiB 收 {price}。普通进程共用本机网络，无法分辨各自发送了多少：不对其收取；容器则照收。",
 }

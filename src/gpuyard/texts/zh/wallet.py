@@ -60,6 +60,8 @@ TEXTS: dict[str, str] = {
     "cli.reconcile.list": "列出已发现的差异，不重新核对。",
     "cli.reconcile.done": "已核对 {leases} 个租约；其中 {without} 个节点没有记录。",
     "cli.reconcile.sums": "秒数：调度器 {scheduler}，节点 {node}，计费 {billed}。",
+    "cli.reconcile.card_sums": "卡份额 x 秒：调度器 {scheduler}，节点 {node}，计费 {billed}。",
+    "cli.column.card_seconds": "卡秒",
     "cli.reconcile.fault": "账本不平：{fault}",
     "cli.idle.help": "查找无人使用的实例：提醒、暂停并报告节省。",
     "cli.idle.set": "设置租户的闲置策略。",
