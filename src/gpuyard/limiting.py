@@ -17,7 +17,6 @@ from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.kernel_limits import KernelLimits, missing_for, pass_on
 from gpuyard.slicing.kernel_trial import try_kernel
 
-
 _OFF: Final = Said("kernel_limits.off")
 
 
