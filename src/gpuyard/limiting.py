@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from gpuyard.engines.local import LocalEngine
 from gpuyard.engines.process.cgroup import unified_mount
@@ -15,6 +16,8 @@ from gpuyard.model.said import Said, Why
 from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.kernel_limits import KernelLimits, missing_for, pass_on
 from gpuyard.slicing.kernel_trial import try_kernel
+
+_OFF: Final = Said("kernel_limits.off")
 
 
 def unit_groups(engine: LocalEngine) -> tuple[Path, Path] | None:
@@ -51,11 +54,12 @@ def try_kernel_on(
     units, mount = groups or (None, None)
     lacking = missing_for(keeper.driver, units, mount)
     if lacking is not None or units is None or mount is None or keeper.driver.groups is None:
-        return frozenset(), Finding("kernel_limits", False if wanted else None, {"detail": lacking})
+        detail = _OFF if wanted is False else lacking
+        return frozenset(), Finding("kernel_limits", False if wanted else None, {"detail": detail})
     keeper.hold_by_kernel(KernelLimits(keeper.driver, units, mount, keeper.driver.groups))
     keeper.kernel_under_mps = under_mps
     if wanted is False:
-        return frozenset(), Finding("kernel_limits", None, {"detail": Said("kernel_limits.off")})
+        return frozenset(), Finding("kernel_limits", None, {"detail": _OFF})
     if wanted:
         pass_on(units, mount)
     told = _try_with_partitions(keeper, sorted(cards & under_mps - set(keeper.ceilings())))

@@ -345,7 +345,10 @@ def test_the_trial_takes_no_memory_from_programs_that_run(shop: LimitedShop, pro
     outsider.stdout.readline()
     assert try_kernel(shop.keeper, cards) == {cards[0]: None, cards[1]: Said("trial.kernel_busy")}
     shop.limit_file(UNIT).unlink()
+    refused = shop.machine.inject("nvmlDeviceSetMemoryLimits_v1", 999, times=1000)
     assert try_kernel(shop.keeper, cards[:1]) == {cards[0]: Said("trial.kernel_busy")}
+    shop.machine.withdraw(refused)
+    assert try_kernel(shop.keeper, cards[:1]) == {cards[0]: None}  # set again first
 
 
 def test_nothing_is_claimed_on_a_card_whose_limit_is_lost_until_it_is_set_again(shop: LimitedShop) -> None:

@@ -15,6 +15,7 @@ from gpuyard.model.errors import YardError
 from gpuyard.model.slices import Guarantee
 from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.mps_partitions import PARTITION, Partition, Partitions, parse_division
+from gpuyard.slicing.mps_trial import try_mps
 from gpuyard.testing import Machine
 from slices_in_hand import MIB, PRELUDE, Shop, compile_tenant, say
 
@@ -120,6 +121,7 @@ def test_the_next_yard_goes_on_with_the_partitions_without_being_told(shop: Shop
     assert keeper.mps is not None
     assert keeper.mps.is_divided(shop.machine.cards[0].uuid)
     assert say(environment, SEEN) == [32]
+    assert try_mps(keeper, [shop.machine.cards[0].uuid]) == {shop.machine.cards[0].uuid: None}
     shop.keeper = keeper
     assert say(cut(shop, "b"), SEEN) == [32]
 

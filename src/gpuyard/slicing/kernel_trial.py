@@ -39,6 +39,7 @@ def try_kernel(keeper: SliceKeeper, card_uuids: Sequence[str]) -> dict[str, Why 
     if keeper.kernel is None:
         return dict.fromkeys(card_uuids, Said("trial.kernel_absent"))
     try:
+        keeper.strangers()  # sets limits again that somebody changed while there was no yard
         look = card_look(keeper.driver.bare(), keeper.kernel.asked())
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         return dict.fromkeys(card_uuids, why(error))

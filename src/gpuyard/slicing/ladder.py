@@ -50,11 +50,7 @@ _MPS_CONTAINER: Final = GuaranteeVerdict(
     Guarantee.MPS, "mps_held", (MPS_BYPASS, MPS_FAULTS, BANDWIDTH, MPS_SHARED_MEMORY)
 )
 _KERNEL_OPEN: Final = (KERNEL_COMPUTE, KERNEL_FAULTS, KERNEL_MANAGED, BANDWIDTH)
-_KERNEL: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_held", (*_KERNEL_OPEN, KERNEL_ROOT, DEVICE))
-_KERNEL_MPS: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_mps", _KERNEL.not_protected)
-_KERNEL_EMULATED: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_emulated", _KERNEL.not_protected)
-_KERNEL_CONTAINER: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_held", _KERNEL_OPEN)
-_KERNEL_CONTAINER_MPS: Final = GuaranteeVerdict(Guarantee.KERNEL, "kernel_mps", (*_KERNEL_OPEN, MPS_SHARED_MEMORY))
+_KERNEL_OUTSIDE: Final = (*_KERNEL_OPEN, KERNEL_ROOT, DEVICE)
 _INSTANCE: Final = GuaranteeVerdict(Guarantee.KERNEL, "mig_held", (MIG_SHARED, DEVICE))
 _INSTANCE_EMULATED: Final = GuaranteeVerdict(Guarantee.KERNEL, "mig_emulated", _INSTANCE.not_protected)
 _NO_INSTANCE: Final = GuaranteeVerdict(Guarantee.NONE, "mig_not_held", (*_SHARED, DEVICE))
@@ -86,9 +82,7 @@ def guarantee(
     held = runtime_kind in ("process", "container") and card.uuid in shim
     whole = shape.is_whole(card.memory_bytes)
     if held and not whole and card.uuid in kernel:
-        if withheld:
-            return _KERNEL_CONTAINER_MPS if card.uuid in mps else _KERNEL_CONTAINER
-        return _KERNEL_EMULATED if card.simulated else _KERNEL_MPS if card.uuid in mps else _KERNEL
+        return _by_kernel(card, withheld, card.uuid in mps)
     if held and not whole and card.uuid in mps:
         return _MPS_CONTAINER if withheld else _MPS_EMULATED if card.simulated else _MPS
     if held and card.simulated:
@@ -112,6 +106,12 @@ def _in_mig_mode(card: Card, runtime_kind: str, held: bool) -> GuaranteeVerdict:
     return _INSTANCE_EMULATED if card.simulated else _INSTANCE
 
 
+def _by_kernel(card: Card, withheld: bool, under_mps: bool) -> GuaranteeVerdict:
+    because = "kernel_emulated" if card.simulated else "kernel_mps" if under_mps else "kernel_held"
+    inside = (*_KERNEL_OPEN, MPS_SHARED_MEMORY) if under_mps else _KERNEL_OPEN
+    return GuaranteeVerdict(Guarantee.KERNEL, because, inside if withheld else _KERNEL_OUTSIDE)
+
+
 def left_open(level: Guarantee, runtime_kind: str, instance: bool = False) -> tuple[str, ...]:
     """What a slice that was granted under this guarantee is not protected against where that runtime runs it.
     `instance`: a MIG instance backs it."""
@@ -119,10 +119,11 @@ def left_open(level: Guarantee, runtime_kind: str, instance: bool = False) -> tu
         return _INSTANCE.not_protected
     verdicts = {
         Guarantee.EXCLUSIVE: (_WHOLE, _WHOLE),
-        Guarantee.KERNEL: (_KERNEL, _KERNEL_CONTAINER),
         Guarantee.MPS: (_MPS, _MPS_CONTAINER),
         Guarantee.COOPERATIVE: (_SHIM, _SHIM_CONTAINER),
     }
+    if level is Guarantee.KERNEL:
+        return _KERNEL_OPEN if runtime_kind == "container" else _KERNEL_OUTSIDE
     outside, inside = verdicts.get(level, (_FRACTION, _FRACTION_CONTAINER))
     return (inside if runtime_kind == "container" else outside).not_protected
 

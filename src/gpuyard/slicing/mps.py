@@ -129,6 +129,11 @@ class MpsCards:
             return any(pid in self.daemon(card).servers() for card in self.held())
         return False
 
+    def runs_divided(self, card_uuid: str) -> bool:
+        """Whether the card's daemon runs, and holds its slices to static partitions."""
+        daemon = self._daemon(card_uuid)
+        return daemon.partitioned and daemon.pid() is not None
+
     def is_divided(self, card_uuid: str) -> bool:
         """Whether the card has static partitions while it is under MPS, or will have."""
         return card_uuid in self.partition or self._daemon(card_uuid).partitioned

@@ -71,6 +71,8 @@ def try_mps(keeper: SliceKeeper, card_uuids: Sequence[str]) -> dict[str, Why | N
     for uuid in card_uuids:
         if uuid in keeper.cooperative_cards():
             told[uuid] = Said("trial.mps_slices")
+        elif uuid in under_mps and keeper.mps is not None and keeper.mps.runs_divided(uuid):
+            told[uuid] = None  # its slices may have all of its parts, so that none is left to try in
         elif uuid in busy - under_mps:
             told[uuid] = Said("trial.mps_busy")
     free = [uuid for uuid in card_uuids if uuid not in told]
