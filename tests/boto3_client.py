@@ -6,11 +6,13 @@ Each step asserts; the last line printed is "ok".
 from __future__ import annotations
 
 import sys
+import time
 import urllib.request
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectionClosedError
+from botocore.httpsession import URLLib3Session
 
 URL, KEY, SECRET = sys.argv[1:4]
 QUICK = {"Delay": 1, "MaxAttempts": 60}
@@ -75,12 +77,24 @@ def spot() -> None:
     assert refused == "SpotMaxPriceTooLow"
 
 
+answers: list[int] = []
+
+
+def lose_the_answer(request: Any, **_: Any) -> None:
+    """The purchase is made, and its answer lost: the SDK asks again, by itself and signed anew."""
+    if not answers:
+        answers.append(URLLib3Session().send(request).status_code)
+        time.sleep(1.1)
+        raise ConnectionClosedError(endpoint_url=request.url)
+
+
 def main() -> None:
     left = instances()
     spot()
     offerings = ec2.describe_reserved_instances_offerings(InstanceType="rtx4090-half")["ReservedInstancesOfferings"]
     assert {one["Duration"] for one in offerings} == {31_536_000, 94_608_000}
     assert all(isinstance(one["FixedPrice"], float) for one in offerings)
+    ec2.meta.events.register("before-send.ec2.PurchaseReservedInstancesOffering", lose_the_answer)
     bought = ec2.purchase_reserved_instances_offering(
         ReservedInstancesOfferingId=offerings[0]["ReservedInstancesOfferingId"], InstanceCount=1
     )["ReservedInstancesId"]

@@ -27,11 +27,13 @@ class Cloud:
     def now_us(self) -> int:
         return self.api.hand.yard.clock.now_us()
 
-    def ec2(self, action: str, service: str = "ec2", **given: str) -> Response:
-        return self.post(signing.form(action, **given), service)
+    def ec2(self, action: str, service: str = "ec2", call: str | None = None, **given: str) -> Response:
+        """`call` is what an SDK names it by."""
+        return self.post(signing.form(action, **given), service, call)
 
-    def post(self, body: str, service: str = "ec2") -> Response:
+    def post(self, body: str, service: str = "ec2", call: str | None = None) -> Response:
         headers = signing.sigv4(self.key, self.secret, body, self.now_us(), service=service)
+        headers |= {} if call is None else {"amz-sdk-invocation-id": call}
         return self.http.post("/", content=body.encode(), headers=headers)
 
     def ecs(self, action: str, **given: str) -> Response:

@@ -10,15 +10,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from api_in_hand import ApiInHand
+from gpuyard.access import certificates, machine_certificates
 from gpuyard.cli.host import UpOptions
 from gpuyard.control.machines import watching
 from gpuyard.sdk.machine_agent import Agent, now
@@ -166,3 +168,23 @@ class Box:
 
 def beat() -> dict[str, str]:
     return {"at": now().isoformat(), "version": "0.1.0"}
+
+
+def an_authority(at: datetime) -> machine_certificates.Authority:
+    """An authority as a yard makes it, for nobody."""
+    name = "gpuyard machines yd-test"
+    return machine_certificates.Authority.of(certificates.new_authority(name, at, timedelta(days=365)))
+
+
+def problem(answer: httpx.Response) -> tuple[int, str, str]:
+    """Status, code and reason of a refusal."""
+    told = answer.json()
+    return answer.status_code, told["code"], told["params"].get("refusal", "")
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -40,7 +40,12 @@ class Examiner:
 
     def _examined(self) -> Mapping[str, Any]:
         report = self._doctor(self._options)
-        cards = [{key: value for key, value in card.items() if key != "node"} for card in report["cards"]]
+        cards = [
+            {**card, "pci_address": card["pci_address"] or None, "driver": card["driver"] or None}
+            for card in report["cards"]
+        ]
+        for card in cards:
+            del card["node"]  # what is told of is this machine, whatever it calls itself
         findings = [
             {**found, "params": {name: str(value)[:_WORDS] for name, value in found["params"].items()}}
             for found in report["findings"]

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,21 +67,15 @@ def up(options: UpOptions, started: Callable[[Started], None]) -> None:
     from gpuyard.control.listening import listen, parse_address
     from gpuyard.control.state_dir import StateDir
 
-    listener = listen(options.host, options.port, guarded=options.secure or options.plain_http)
-    try:
-        machines = None if options.machines is None else listen(*parse_address(options.machines), guarded=True)
-        try:
-            _check_files(options)
-            state = StateDir(options.state)
-            try:
-                _serve(options, state, listener, machines, started)
-            finally:
-                state.release()
-        finally:
-            if machines is not None:
-                machines.close()
-    finally:
-        listener.close()
+    with ExitStack() as held:
+        listener = held.enter_context(listen(options.host, options.port, guarded=options.secure or options.plain_http))
+        machines = None
+        if options.machines is not None:
+            machines = held.enter_context(listen(*parse_address(options.machines), guarded=True))
+        _check_files(options)
+        state = StateDir(options.state)
+        held.callback(state.release)
+        _serve(options, state, listener, machines, started)
 
 
 def _check_files(options: UpOptions) -> None:
@@ -114,6 +109,7 @@ def _serve(
 
     from gpuyard.api.app import About, build
     from gpuyard.control import volumes
+    from gpuyard.control.first_start import first_token, mark_shown
     from gpuyard.control.listening import told_address
     from gpuyard.control.loops import Loops
     from gpuyard.control.server_process import leave_imports_alone, log_to, share_one_heap
@@ -126,7 +122,7 @@ def _serve(
     store = _open_store(options, state)
     try:
         yard = open_yard(options, store, state.path)
-        token = _first_token(yard)
+        token = first_token(yard)
         address = told_address(listener, options.tls_names, secure=options.secure)
         tls = _tls(options, state.path / "tls", yard.id) if options.secure else None
         app = build(yard, About(address, str(state.path), store.dialect, tls and tls.authority))
@@ -155,7 +151,7 @@ def _serve(
                         port.start()
                     state.announce(Holder(os.getpid(), address, to_text(yard.clock.now_us())))
                     started(_started(options, yard, address, token, adopted, tls, port and port.gate.address))
-                    _mark_shown(yard, token)
+                    mark_shown(yard, token)
 
             async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
                 app.state.stopping.set()
@@ -209,6 +205,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
     from gpuyard.billing.settling import WalletTerms
     from gpuyard.catalog import price_history, taxes
     from gpuyard.control.clock import YardClock
+    from gpuyard.control.first_start import yard_id
     from gpuyard.control.fleet_watch import update_fleet
     from gpuyard.control.outgoing import Outgoing
     from gpuyard.control.sealing import Sealer
@@ -224,7 +221,7 @@ def open_yard(options: UpOptions, store: Store, state: Path) -> Yard:
     clock = YardClock.open(store)
     outgoing = Outgoing.allowing(options.fetch_networks)
     yard = Yard(
-        id=_yard_id(store, clock.now_us()),
+        id=yard_id(store, clock.now_us()),
         store=store,
         engine=make_engine(options.runtime, state / "engine", clock, outgoing.check_image),
         scheduler=find_scheduler(dict(options.weights), options.sharing_window),
@@ -265,52 +262,6 @@ def _open_store(options: UpOptions, state: StateDir) -> Store:
     store = Store.open(options.database_url or f"sqlite:///{state.database}")
     store.hold_exclusively()
     return store
-
-
-def _yard_id(store: Store, now_us: int) -> str:
-    from gpuyard.model.names import new_id
-    from gpuyard.store import meta
-
-    with store.write() as c:
-        known = meta.get(c, "yard_id")
-        if known is None:
-            known = new_id("yd", now_us)
-            meta.put(c, "yard_id", known)
-    return known
-
-
-def _first_token(yard: Yard) -> str | None:
-    """A new operator's token where none was shown yet: a first start that was cut short shows one the next time."""
-    from gpuyard.access.tokens import digest, new_token
-    from gpuyard.model.events import Event
-    from gpuyard.model.names import new_id
-    from gpuyard.model.tenants import Role, Tenant
-    from gpuyard.store import events, meta, tenants
-
-    now_us = yard.clock.now_us()
-    with yard.store.write() as c:
-        if meta.get(c, "operator_token_shown") is not None:
-            return None
-        tenant = tenants.find(c, "operators")
-        if tenant is None:
-            tenant = Tenant(new_id("tn", now_us), "operators", None, yard.book.currency, now_us)
-            tenants.insert(c, tenant)
-        for row in tenants.tokens(c, tenant.id):
-            tenants.revoke(c, row.token_id, now_us)
-        token, token_id = new_token(), new_id("tk", now_us)
-        tenants.insert_token(c, token_id, tenant.id, "admin", Role.OPERATOR, digest(token), now_us)
-        events.append(
-            c, [Event("token.added", token_id, now_us, tenant.id, data={"user": "admin", "role": "operator"})]
-        )
-    return token
-
-
-def _mark_shown(yard: Yard, token: str | None) -> None:
-    from gpuyard.store import meta
-
-    if token is not None:
-        with yard.store.write() as c:
-            meta.put(c, "operator_token_shown", "1")
 
 
 def _started(

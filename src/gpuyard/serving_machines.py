@@ -16,6 +16,7 @@ from gpuyard.control.machines.authorities import MachineAuthorities
 from gpuyard.control.machines.gate import Gate, now
 from gpuyard.control.machines.watching import watch
 from gpuyard.control.yard import Yard
+from gpuyard.model.errors import YardError
 
 AT_ONCE = 1000  # connections that passed the handshake
 _STOP_S = 5.0
@@ -55,10 +56,12 @@ class MachinePort:
         )
 
     def start(self) -> None:
-        """Answers once this returns."""
+        """Answers once this returns. Raises YardError `internal` where that cannot be; the log says why."""
         for thread in self._threads:
             thread.start()
-        while not self._server.started and self._threads[0].is_alive():
+        while not self._server.started:
+            if not self._threads[0].is_alive():
+                raise YardError("internal", reference="machines")
             time.sleep(0.005)
 
     def stop(self) -> None:

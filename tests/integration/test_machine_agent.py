@@ -185,6 +185,14 @@ def test_a_yard_without_room_is_tried_again(yard: MachinesInHand, monkeypatch: p
     assert agent.round() == 15
 
 
+def test_cards_that_the_yard_does_not_take_cost_no_heartbeat(yard: MachinesInHand) -> None:
+    box = yard.joined("rack2")
+    box.has = inventory("GPU-\x1b")
+    assert box.agent().round() == 15
+    assert [key for key, _ in box.said] == ["not_told"]
+    assert yard.operator.get("/v1/machines/rack2").json()["late"] is False
+
+
 def test_one_machine_works_in_a_folder(tmp_path: Path) -> None:
     one, two = (MachineFolder(tmp_path / "machine") for _ in range(2))
     one.hold()

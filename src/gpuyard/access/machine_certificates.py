@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gpuyard.access.certificates import SKEW, Certified, certificate_builder, certificate_pem, key_usage
-from gpuyard.access.machines import MOST_REQUEST_BYTES
+from gpuyard.access.machines import MOST_REQUEST_BYTES, spiffe_id
 from gpuyard.model.errors import YardError
 
 MACHINE_LIFE: Final = timedelta(hours=24)  # from the moment at which it begins to hold, which is an hour ago
@@ -75,11 +75,6 @@ def next_is_due(authorities: Sequence[Authority], now: datetime) -> bool:
     """Whether another one is to be made."""
     known = trusted(authorities, now)
     return not known or known[-1].ends - NEXT_AUTHORITY_BEFORE <= now
-
-
-def spiffe_id(yard: str, name: str) -> str:
-    """What a machine's certificate names it as."""
-    return f"spiffe://{yard}/machine/{name}"
 
 
 def requested_key(request: bytes, yard: str, name: str) -> ec.EllipticCurvePublicKey:

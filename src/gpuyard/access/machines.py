@@ -14,6 +14,11 @@ HEARTBEAT_EVERY_S = 15
 MOST_REQUEST_BYTES = 8192  # of a certificate signing request
 
 
+def spiffe_id(yard: str, name: str) -> str:
+    """What a machine's certificate names it as."""
+    return f"spiffe://{yard}/machine/{name}"
+
+
 def why_not_join(
     invitation: Invitation | None, key_sha256: str, name: str, machine: Machine | None, now_us: int
 ) -> str | None:

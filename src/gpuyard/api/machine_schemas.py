@@ -85,7 +85,7 @@ class GuaranteeFound(Strict):
 class CardFound(Strict):
     uuid: Word
     model: Word
-    pci_address: Word
+    pci_address: Word | None
     memory_bytes: Count
     driver: Word | None
     simulated: Annotated[bool, Field(strict=True)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from gpuyard.access.machines import spiffe_id
 from gpuyard.access.rates import Buckets
 from gpuyard.access.rules import Action
 from gpuyard.api import schemas, views
@@ -48,10 +49,10 @@ def by_address() -> Buckets:
 @router.post("/machines/invitations", status_code=201, responses={201: {"model": NewInvitationView}})
 async def invite(request: Request, caller: Caller, body: InvitationRequest) -> Response:
     """Lets one machine join, once. The token is shown this once."""
-    gate = _listening(request)
-    _must(caller, "InviteMachine")
 
     def work() -> Response:
+        _must(caller, "InviteMachine")
+        gate = _listening(request)
         expires_us = body.expires_s * 1_000_000
         made, token = inviting.invite(caller.yard, body.name, expires_us, gate.ca_sha256, caller.identity.user)
         view = _invitation_view(made, caller.yard.clock.now_us())
@@ -76,9 +77,13 @@ async def list_invitations(caller: Caller) -> Response:
 @router.delete("/machines/invitations/{invitation}", status_code=204)
 async def withdraw(caller: Caller, invitation: str) -> Response:
     """Makes an invitation worthless that nobody used."""
-    _must(caller, "WithdrawInvitation")
-    await caller.write(lambda: inviting.withdraw(caller.yard, invitation, caller.identity.user))
-    return Response(status_code=204)
+
+    def work() -> Response:
+        _must(caller, "WithdrawInvitation")
+        inviting.withdraw(caller.yard, invitation, caller.identity.user)
+        return Response(status_code=204)
+
+    return await caller.write(work)
 
 
 @router.post("/machines/join", responses={200: {"model": GrantedView}})
@@ -126,9 +131,9 @@ async def show_machine(request: Request, caller: Caller, machine: str) -> Respon
 @router.post("/machines/{machine}/revoke", responses={200: {"model": MachineDetailView}})
 async def revoke(request: Request, caller: Caller, machine: str) -> Response:
     """No certificate of the machine counts from now on, on open connections either."""
-    _must(caller, "RevokeMachine")
 
     def work() -> Response:
+        _must(caller, "RevokeMachine")
         inviting.revoke(caller.yard, machine, caller.identity.user)
         return answer(_detail(request, caller, machine))
 
@@ -138,16 +143,20 @@ async def revoke(request: Request, caller: Caller, machine: str) -> Response:
 @router.delete("/machines/{machine}", status_code=204)
 async def remove(caller: Caller, machine: str) -> Response:
     """Forgets a machine; its certificates count no more, and its name is free."""
-    _must(caller, "RemoveMachine")
-    await caller.write(lambda: inviting.remove(caller.yard, machine, caller.identity.user))
-    return Response(status_code=204)
+
+    def work() -> Response:
+        _must(caller, "RemoveMachine")
+        inviting.remove(caller.yard, machine, caller.identity.user)
+        return Response(status_code=204)
+
+    return await caller.write(work)
 
 
 def granted_view(gate: Gate, granted: Granted) -> views.View:
     """What a machine gets, with where to go and what time it is there."""
     return {
         "name": granted.name,
-        "id": f"spiffe://{gate.yard.id}/machine/{granted.name}",
+        "id": spiffe_id(gate.yard.id, granted.name),
         "certificate": granted.certificate,
         "authorities": granted.authorities,
         "until": granted.until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
@@ -184,7 +193,7 @@ def _view(yard: Yard, gate: Gate | None, machine: Machine, held: list[MachineCer
     return {
         "id": machine.id,
         "name": machine.name,
-        "spiffe_id": f"spiffe://{yard.id}/machine/{machine.name}",
+        "spiffe_id": spiffe_id(yard.id, machine.name),
         "state": machine.state.value,
         "joined_at": to_text(machine.joined_us),
         "invited_by": machine.joined_by,

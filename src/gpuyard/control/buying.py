@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection
@@ -46,8 +47,11 @@ def slice_of(offer: str) -> tuple[str, int]:
     return model.name, SHARE_WHOLE_PPM // FRACTIONS[fraction]
 
 
-def reserve_for(yard: Yard, tenant: Tenant, wish: Wish, actor: str, key: str | None = None) -> Commitment:
-    """A commitment; the same key with the same wish gives what it bought the first time.
+def reserve_for(
+    yard: Yard, tenant: Tenant, wish: Wish, actor: str, keys: Sequence[str] = (), before: Sequence[str] = ()
+) -> Commitment:
+    """A commitment; any of the keys, with the same wish, gives what it bought the first time. `before` are keys that
+    are looked for and not taken.
 
     Raises YardError `unknown_offer`, `unknown_card_model`, `no_price`, `no_reservation`, `invalid_request`,
     `idempotency_mismatch`.
@@ -71,11 +75,12 @@ def reserve_for(yard: Yard, tenant: Tenant, wish: Wish, actor: str, key: str | N
         raise YardError("currency_mismatch", what=bought.id, found=bought.currency, expected=tenant.currency)
     mark = json.dumps(asdict(wish))
     with yard.store.write() as c:
-        if key is not None and (known := idempotency.recall(c, tenant.id, key)) is not None:
-            if known[0] != mark:
-                raise YardError("idempotency_mismatch", key=key.rpartition("\n")[2])
-            return next(each for each in listing(c, tenant.id) if each.id == known[1])
-        if key is not None:
+        for key in (*keys, *before):
+            if (known := idempotency.recall(c, tenant.id, key)) is not None:
+                if known[0] != mark:
+                    raise YardError("idempotency_mismatch", key=key.rpartition("\n")[2])
+                return next(each for each in listing(c, tenant.id) if each.id == known[1])
+        for key in keys:
             idempotency.remember(c, tenant.id, key, mark, bought.id, now_us)
         stored.insert(c, bought.id, tenant.id, now_us, json.dumps(asdict(bought)))
         facts = {"card_model": model, "share_ppm": bought.share_ppm, "total_nano": bought.total_nano}

@@ -29,6 +29,8 @@ TELL_ANYWAY_S = 3600.0  # although nothing is new
 BACK_OFF_S = (1.0, 60.0)  # at first, and at most
 _TIMEOUT_S = 20.0
 _TRIED_AGAIN = frozenset({"unreachable", "too_many_requests", "storage_full", "store_unavailable", "internal"})
+# The yard does not take what it was told of the cards, and will not the next time: no reason to fall silent.
+_NOT_TOLD = frozenset({"card_of_another", "invalid_request", "request_too_large"})
 # What OpenSSL calls a certificate by its dates: the clock of one of the two is wrong, or it has ended.
 _BY_ITS_DATES = frozenset({9, 10})
 # What the yard's TLS says of a certificate that it does not take.
@@ -128,7 +130,7 @@ class Agent:
             try:
                 self._send(identity, "POST", "/inventory", found)
             except YardError as error:
-                if error.code != "card_of_another":
+                if error.code not in _NOT_TOLD:
                     raise
                 self.tell("not_told", {"why": error})
             self._told, self._told_s = digest, now_s

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import signing
 from api_in_hand import ApiInHand
 from clouds_in_hand import ECS_RUN, RUN, Cloud, code, ids, states
 from gpuyard.model.times import to_text
@@ -254,6 +255,62 @@ def test_a_member_buys_only_where_a_policy_says_so(api: ApiInHand, alice: Cloud)
     assert len(api.alice.get("/v1/commitments").json()["items"]) == 2
     other = {**by_ecs, "InstanceAmount": "2"}
     assert code(alice.ecs("PurchaseReservedInstancesOffering", **other)) == "IdempotentParameterMismatch"
+
+
+def bought(buyer: Cloud, call: str | None = None, **given: str) -> str:
+    wish = {"ReservedInstancesOfferingId": "rtx4090-half.1y.all", "InstanceCount": "1", **given}
+    return one(buyer.ec2("PurchaseReservedInstancesOffering", call=call, **wish).text, "reservedInstancesId")
+
+
+def test_a_purchase_that_an_sdk_sends_again_buys_once_however_late_and_a_new_one_buys_again(api: ApiInHand) -> None:
+    buyer = Cloud(api, "alice", role="operator")
+    first = bought(buyer, "call-1")
+    for pause_s in (1, 300, 86_400):  # each is signed anew
+        api.hand.clock.advance(pause_s * SECOND)
+        assert bought(buyer, "call-1") == first
+    assert bought(buyer, "call-2") != first
+    assert len(api.alice.get("/v1/commitments").json()["items"]) == 2
+    wish = {"ReservedInstancesOfferingId": "rtx4090-half.1y.all", "InstanceCount": "2"}
+    refused = buyer.ec2("PurchaseReservedInstancesOffering", call="call-1", **wish)
+    assert code(refused) == "IdempotentParameterMismatch"
+    other = Cloud(api, "bob", role="operator")
+    assert bought(other, "call-1") not in {first, ""}  # what somebody else calls it is not the same call
+
+
+def test_a_purchase_that_was_overheard_buys_nothing_whatever_is_said_beside_the_signature(api: ApiInHand) -> None:
+    buyer = Cloud(api, "alice", role="operator")
+    body = signing.form(
+        "PurchaseReservedInstancesOffering",
+        ReservedInstancesOfferingId="rtx4090-half.1y.all",
+        InstanceCount="1",
+    )
+    headers = signing.sigv4(buyer.key, buyer.secret, body, buyer.now_us())
+    told: set[str] = set()
+    for call in (None, "call-1", "call-2", "", "x" * 65):
+        more = {} if call is None else {"amz-sdk-invocation-id": call}
+        answer = buyer.http.post("/", content=body.encode(), headers={**headers, **more})
+        told.add(one(answer.text, "reservedInstancesId"))
+        api.hand.clock.advance(200 * SECOND)
+    assert len(told) == 1
+    assert len(api.alice.get("/v1/commitments").json()["items"]) == 1
+
+
+def test_of_a_client_that_names_no_call_the_same_purchase_within_minutes_is_one(api: ApiInHand) -> None:
+    buyer = Cloud(api, "alice", role="operator")
+    first = bought(buyer)
+    api.hand.clock.advance(110 * SECOND)
+    assert bought(buyer) == first
+    assert bought(buyer, InstanceCount="2") != first
+    api.hand.clock.advance(241 * SECOND)
+    assert bought(buyer) != first
+    assert len(api.alice.get("/v1/commitments").json()["items"]) == 3
+
+
+def test_a_launch_without_a_token_that_an_sdk_sends_again_launches_once(alice: Cloud) -> None:
+    first = ids(alice.ec2("RunInstances", call="call-1", **RUN))
+    assert ids(alice.ec2("RunInstances", call="call-1", **RUN)) == first
+    assert ids(alice.ec2("RunInstances", call="call-2", **RUN)) != first
+    assert ids(alice.ec2("RunInstances", **RUN)) != ids(alice.ec2("RunInstances", **RUN))
 
 
 @pytest.mark.parametrize(

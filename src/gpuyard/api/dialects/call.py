@@ -20,6 +20,7 @@ class Call:
     pairs: list[tuple[str, str]]
     claim: Claim
     request_id: str
+    invocation: str | None = None  # the SDK's name for this call, the same however often it sends it; not signed
 
 
 class Dialect(Protocol):

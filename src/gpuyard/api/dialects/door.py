@@ -90,7 +90,7 @@ class Door:
         if any("\0" in text or not _is_unicode(text) for pair in pairs for text in pair):
             raise SignatureError(Refusal.MALFORMED, "the parameters are not UTF-8, or hold a NUL")
         caller = Asking(self._yard, known.identity, "en", Answers(), origin)
-        call = Call(dialect.action(request), pairs, claim, request_id)
+        call = Call(dialect.action(request), pairs, claim, request_id, _invocation(request))
         of = dialect.classify(call.action)
         if wait_us := self._yard.rates.admit(claim.key_id, of, time.monotonic_ns() // 1000):
             raise too_many(of, wait_us)
@@ -111,6 +111,12 @@ class Door:
 
 class _CallerLeftError(Exception):
     """The caller went away before the end of its request."""
+
+
+def _invocation(request: SignedRequest) -> str | None:
+    """What AWS's SDKs name a call by when they send it once more."""
+    told = request.headers.get("amz-sdk-invocation-id", "")
+    return told if 0 < len(told) <= 64 and told.isascii() and told.isprintable() else None
 
 
 def _is_unicode(text: str) -> bool:

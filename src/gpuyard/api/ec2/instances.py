@@ -39,13 +39,13 @@ _KNOWN = {
 
 
 def run(caller: Asking, call: Call, asked: Asked) -> Mapping[str, Any]:
-    made = launch(caller, asked)
+    made = launch(caller, asked, call)
     if asked.get("DryRun"):
         raise Fault("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
     return _launched(caller, call, made)
 
 
-def launch(caller: Asking, asked: Asked, may_wait: bool = False, key: str = "ec2") -> list[Workload]:
+def launch(caller: Asking, asked: Asked, call: Call, may_wait: bool = False, key: str = "ec2") -> list[Workload]:
     """Launches what RunInstances or RequestSpotInstances ask for. Raises Fault and YardError."""
     for name in ("NetworkInterfaces", "LaunchTemplate", "Placement"):
         if set(asked.get(name) or ()) - {"AvailabilityZone", "Tenancy"}:
@@ -68,7 +68,7 @@ def launch(caller: Asking, asked: Asked, may_wait: bool = False, key: str = "ec2
         least=asked["MinCount"],
         most=asked["MaxCount"],
         asked=decisive,
-        key=f"{key}\n{token}" if token else None,
+        key=f"{key}\n{token}" if token else _called(call, key),
         key_name=asked.get("KeyName"),
         user_data=_user_data(asked.get("UserData")),
         tags=_tags(asked),
@@ -79,6 +79,11 @@ def launch(caller: Asking, asked: Asked, may_wait: bool = False, key: str = "ec2
         may_wait=may_wait,
     )
     return nouns.launch(caller, wanted, bool(asked.get("DryRun")))
+
+
+def _called(call: Call, key: str) -> str | None:
+    """Where there is no client token, what the SDK named the call stands for it, if it did."""
+    return None if call.invocation is None else f"{key}-call\n{call.claim.key_id}\n{call.invocation}"
 
 
 def _market(asked: Asked) -> spot.Bought:

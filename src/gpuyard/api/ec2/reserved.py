@@ -9,6 +9,7 @@ from gpuyard.api.asking import Asking
 from gpuyard.api.dialects import reservations
 from gpuyard.api.dialects.call import Call
 from gpuyard.api.dialects.faults import Fault
+from gpuyard.api.dialects.nouns import fingerprint
 from gpuyard.api.ec2 import filters
 from gpuyard.billing.commitments import Commitment
 from gpuyard.control import buying
@@ -17,6 +18,7 @@ from gpuyard.model.units import SECOND_US, format_price, parse_price
 
 Asked = dict[str, Any]
 YEAR_S: Final = 31_536_000
+ALIKE_US: Final = 120 * SECOND_US
 _KNOWN = {
     "instance-type": filters.field("InstanceType"),
     "duration": filters.field("Duration"),
@@ -63,7 +65,7 @@ def offerings(caller: Asking, _: Call, asked: Asked) -> Mapping[str, Any]:
     return {"ReservedInstancesOfferings": some, "NextToken": token}
 
 
-def purchase(caller: Asking, _: Call, asked: Asked) -> Mapping[str, Any]:
+def purchase(caller: Asking, call: Call, asked: Asked) -> Mapping[str, Any]:
     """Reserves at the prices in force, from the next full hour on: it cannot be undone."""
     wanted, count = asked.get("ReservedInstancesOfferingId", ""), asked.get("InstanceCount", 0)
     if asked.get("PurchaseTime"):
@@ -76,8 +78,25 @@ def purchase(caller: Asking, _: Call, asked: Asked) -> Mapping[str, Any]:
     terms = offering.preview
     _must_be_within(asked.get("LimitPrice") or {}, terms, count)
     wish = buying.Wish(None, offering.offer, count, terms.years, terms.upfront)
-    made = buying.reserve_for(caller.yard, caller.tenant(None), wish, caller.identity.user)
+    keys, before = _sameness(call, fingerprint(asked), caller.yard.clock.now_us())
+    made = buying.reserve_for(caller.yard, caller.tenant(None), wish, caller.identity.user, keys, before)
     return {"ReservedInstancesId": made.id}
+
+
+def _sameness(call: Call, mark: str, now_us: int) -> tuple[list[str], list[str]]:
+    """What makes a purchase the same one again: EC2 has no client token for it, and it cannot be undone.
+
+    A signature, which nobody but the key's holder makes, buys once: whoever overheard the request buys nothing. An SDK
+    that asks again signs anew and repeats the name that it gave the call. Of a client that names no call, the same
+    purchase within two minutes, or up to four, is taken for one that is asked again.
+    """
+    who = call.claim.key_id
+    keys = [f"ec2-reserve-signature\n{who}\n{call.claim.signature}"]
+    if call.invocation is not None:
+        return [*keys, f"ec2-reserve-call\n{who}\n{call.invocation}"], []
+    span = now_us // ALIKE_US
+    alike = [f"ec2-reserve-alike\n{who}\n{mark}\n{each}" for each in (span, span - 1)]
+    return [*keys, alike[0]], alike[1:]
 
 
 def _must_be_within(limit: Asked, terms: Commitment, count: int) -> None:

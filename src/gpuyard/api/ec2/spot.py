@@ -65,7 +65,7 @@ def request(caller: Asking, call: Call, asked: Asked) -> Mapping[str, Any]:
         "InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": {k: v for k, v in options.items() if v}},
     }
     launch = {name: value for name, value in launch.items() if value is not None}
-    made = instances.launch(caller, launch, may_wait=True, key="ec2-spot")
+    made = instances.launch(caller, launch, call, may_wait=True, key="ec2-spot")
     if asked.get("DryRun"):
         raise Fault("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
     return {"SpotInstanceRequests": [_row(caller, one, None, call.claim.region or nouns.REGION) for one in made]}

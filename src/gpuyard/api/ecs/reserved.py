@@ -36,7 +36,7 @@ def purchase(caller: Asking, call: Call, given: Parameters) -> Mapping[str, Any]
         upfront=upfront,
     )
     key = f"ecs-reserve\n{token}" if token else f"ecs-reserve-nonce\n{call.claim.key_id}\n{call.claim.nonce}"
-    made = buying.reserve_for(caller.yard, caller.tenant(None), wish, caller.identity.user, key)
+    made = buying.reserve_for(caller.yard, caller.tenant(None), wish, caller.identity.user, (key,))
     return {"ReservedInstanceIdSets": {"ReservedInstanceId": [made.id]}}
 
 
