@@ -7,9 +7,10 @@ operation needs is compiled to closures when it is first asked for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -21,7 +22,18 @@ STS_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 _HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 Reader = Callable[[Any, str], Any]
-Writer = Callable[[Any, list[str]], None]
+Writer = Callable[[Any], str]
+_MARKUP = re.compile("[&<>]")
+
+
+class Fixed(dict[str, Any]):
+    """A structure that never changes: it is written once for each shape that it is of."""
+
+    __slots__ = ("written",)
+
+    def __init__(self, **members: Any) -> None:
+        super().__init__(**members)
+        self.written: dict[str, str] = {}
 
 
 @cache
@@ -51,11 +63,8 @@ def parse(action: str, pairs: list[tuple[str, str]]) -> dict[str, Any]:
 
 def render(action: str, request_id: str, value: Mapping[str, Any]) -> bytes:
     """The answer of an operation."""
-    out: list[str] = []
     name = _table()["operations"][action][1]
-    if name is not None:
-        _writer(name)(value, out)
-    body = "".join(out)
+    body = "" if name is None else _writer(name)(value)
     if action == "GetCallerIdentity":
         meta = f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>"
         body = f"<{action}Result>{body}</{action}Result>{meta}"
@@ -152,34 +161,44 @@ _SIMPLE: Mapping[str, Reader] = {"integer": _read_number, "long": _read_number, 
 def _writer(name: str) -> Writer:
     shape = _table()["shapes"].get(name)
     if shape is None:
-        plain = _PLAIN.get(name, _text)
-        return lambda value, out: out.append(plain(value))
+        return _PLAIN.get(name, _text)
     if shape[0] == "l":
         return _write_list(shape[1], shape[2])
-    return _write_structure({member: (of, wire) for member, (of, _, wire) in shape[1].items()})
+    return _write_structure(name, {member: (of, wire) for member, (of, _, wire) in shape[1].items()})
 
 
-def _write_structure(members: Mapping[str, tuple[str, str]]) -> Writer:
-    tags = {name: (of, f"<{wire}>", f"</{wire}>") for name, (of, wire) in members.items()}
+def _write_structure(shape: str, members: Mapping[str, tuple[str, str]]) -> Writer:
+    made: dict[str, tuple[str, Writer, str]] = {}  # found when it is first wanted: shapes hold themselves
 
-    def write(value: Mapping[str, Any], out: list[str]) -> None:
+    def make(name: str) -> tuple[str, Writer, str]:
+        of, wire = members[name]
+        made[name] = f"<{wire}>", _writer(of), f"</{wire}>"
+        return made[name]
+
+    def write_fixed(value: Fixed) -> str:
+        written = value.written.get(shape)
+        if written is None:
+            written = value.written[shape] = write(dict(value))
+        return written
+
+    def write(value: Mapping[str, Any]) -> str:
+        if type(value) is Fixed:
+            return write_fixed(value)
+        parts: list[str] = []
         for name, one in value.items():
             if one is not None:
-                of, start, end = tags[name]
-                out.append(start)
-                _writer(of)(one, out)
-                out.append(end)
+                start, writer, end = made.get(name) or make(name)
+                parts += start, writer(one), end
+        return "".join(parts)
 
     return write
 
 
 def _write_list(of: str, item: str) -> Writer:
-    def write(value: list[Any], out: list[str]) -> None:
-        writer = _writer(of)
-        for one in value:
-            out.append(f"<{item}>")
-            writer(one, out)
-            out.append(f"</{item}>")
+    start, between, end = f"<{item}>", f"</{item}><{item}>", f"</{item}>"
+
+    def write(value: list[Any]) -> str:
+        return f"{start}{between.join(map(_writer(of), value))}{end}" if value else ""
 
     return write
 
@@ -188,7 +207,7 @@ def _text(value: object) -> str:
     """Without what XML 1.0 cannot hold."""
     text = str(value)
     if text.isprintable():
-        return escape(text)
+        return escape(text) if _MARKUP.search(text) else text
     return escape(
         "".join(
             c if c in "\t\n\r" or (c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff") else "\ufffd"
@@ -197,6 +216,7 @@ def _text(value: object) -> str:
     )
 
 
+@lru_cache(maxsize=256)  # what was launched together began together
 def _moment(value_us: int) -> str:
     moment = datetime.fromtimestamp(value_us // 1_000_000, UTC)
     return moment.strftime(f"%Y-%m-%dT%H:%M:%S.{value_us // 1000 % 1000:03d}Z")

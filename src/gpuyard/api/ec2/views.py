@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 from gpuyard.api.dialects import nouns
+from gpuyard.api.ec2.shapes import Fixed
 from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.offers import Offer
 from gpuyard.model.states import WorkloadState
@@ -14,7 +16,8 @@ from gpuyard.texts import reason_text
 
 Row = dict[str, Any]
 MIB: Final = 1 << 20
-GROUP: Final = {"GroupId": "sg-default", "GroupName": "default"}
+GROUP: Final = Fixed(GroupId="sg-default", GroupName="default")
+UNMONITORED: Final = Fixed(State="disabled")
 STATES: Final = {
     WorkloadState.PENDING: (0, "pending"),
     WorkloadState.STARTING: (0, "pending"),
@@ -28,9 +31,16 @@ STATES: Final = {
 }
 
 
+_SHOWN: Final = {state: Fixed(Code=code, Name=name) for state, (code, name) in STATES.items()}
+
+
 def state(workload: Workload) -> Row:
-    code, name = STATES[nouns.shown_state(workload)]
-    return {"Code": code, "Name": name}
+    return _SHOWN[nouns.shown_state(workload)]
+
+
+@lru_cache(maxsize=64)
+def placement(region: str) -> Row:
+    return Fixed(AvailabilityZone=nouns.zone(region), Tenancy="default")
 
 
 def tag_list(workload: Workload) -> list[Row]:
@@ -55,8 +65,8 @@ def instance(workload: Workload, region: str, number: int = 0) -> Row:
         "AmiLaunchIndex": number,
         "InstanceType": nouns.type_of(workload),
         "LaunchTime": workload.created_us,
-        "Placement": {"AvailabilityZone": nouns.zone(region), "Tenancy": "default"},
-        "Monitoring": {"State": "disabled"},
+        "Placement": placement(region),
+        "Monitoring": UNMONITORED,
         "SubnetId": "subnet-default",
         "VpcId": "vpc-default",
         "Architecture": "x86_64",
@@ -73,14 +83,13 @@ def instance(workload: Workload, region: str, number: int = 0) -> Row:
                 },
             }
         ],
-        "VirtualizationType": "xen",
+        "VirtualizationType": "hvm",
         "Hypervisor": "xen",
         "EbsOptimized": False,
         "SourceDestCheck": True,
         "SecurityGroups": [GROUP],
         "Tags": tag_list(workload),
     }
-    row["VirtualizationType"] = "hvm"
     if spec.option is PurchaseOption.SPOT:
         row |= {"InstanceLifecycle": "spot", "SpotInstanceRequestId": nouns.outside(workload.id, "sir-")}
     if workload.reason is not None:
