@@ -26,6 +26,7 @@ from gpuyard.model.states import LeaseState
 from gpuyard.model.units import HOUR_US, SECOND_US
 from gpuyard.model.workloads import Desired, Workload
 from gpuyard.scheduling.cycle import Decision, Standing
+from gpuyard.scheduling.parting import part
 from gpuyard.scheduling.plan import Snapshot
 from gpuyard.scheduling.relocating import (
     Allowed,
@@ -35,6 +36,7 @@ from gpuyard.scheduling.relocating import (
     within_budget,
 )
 from gpuyard.scheduling.running import Running
+from gpuyard.scheduling.sharing import WholeAtPeak
 from gpuyard.scheduling.topology import near_cpus
 from gpuyard.slicing.ladder import guarantee
 from gpuyard.store import events, fleet, idle, leases, moves, placements
@@ -131,6 +133,28 @@ def empty_nodes(yard: Yard, open_leases: Sequence[Lease], workloads: Mapping[str
     found = relocate_to_empty_nodes(yard.make_engine, snapshot, standing.running, movable, most, allowed)
     if found:
         _begin(yard, snapshot, standing.running, found, MoveCause.LOW_LOAD, None, workloads, now_us)
+    return bool(found)
+
+
+def part_leases(yard: Yard, open_leases: Sequence[Lease], workloads: Mapping[str, Workload], now_us: int) -> bool:
+    """Outside of the operator's hours of sharing, and while nobody waits: begins moves to empty cards of paying leases
+    that share one. Never in the window in which nodes are emptied, which would undo it. Returns whether any began."""
+    policy, emptying = yard.scheduler, yard.moves.window
+    waits = any(lease.state is LeaseState.REQUESTED for lease in open_leases)
+    if not isinstance(policy, WholeAtPeak) or policy.sharing.holds(now_us) or waits:
+        return False
+    if emptying is not None and emptying.holds(now_us):
+        return False
+    movable, most, allowed = _budget(yard, open_leases, workloads, now_us)
+    if not movable or most <= 0:
+        return False
+    with yard.store.read() as c:
+        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, workloads, yard.book.on_demand_nano)
+        standing = take_standing(c, yard, open_leases, workloads, now_us)
+        busy = bool(moves.under_way(c))
+    found = () if busy else part(policy.inner, snapshot, standing.running, movable, most, allowed, now_us)
+    if found:
+        _begin(yard, snapshot, standing.running, found, MoveCause.PEAK, None, workloads, now_us)
     return bool(found)
 
 

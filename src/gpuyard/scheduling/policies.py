@@ -21,7 +21,7 @@ WEIGHTS: Final[Mapping[str, int]] = {
 }  # fmt: skip
 # What is weighed otherwise where leases end as fast as they come. Order and waste are about a fleet that only fills: where
 # leases end, what is left of a card is wanted again soon, and what counts is to leave empty nodes empty.
-STEADY: Final[Mapping[str, int]] = {**WEIGHTS, "waste": 0, "order": 1, "opened_node": 8}
+STEADY: Final[Mapping[str, int]] = {**WEIGHTS, "waste": 0, "order": 1, "opened_node": 12}
 MOST_WEIGHT: Final = 1_000_000
 
 # Position = the number in the kernel's `enum policy`.
