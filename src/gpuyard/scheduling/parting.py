@@ -1,7 +1,7 @@
-"""Leases that came to share a card at night get whole cards by day, as far as they may be moved and cards are empty. Pure.
+"""Leases that came to share a card at night get whole cards by day, where they may be moved and cards are empty. Pure.
 
-Whoever pays and shares a card with anybody is given empty cards of the same model, one lease after the other, until each
-card is one lease's own. What may not be moved stays, and the others go from it.
+Whoever pays and shares a card with anybody is given empty cards of the same model, one lease after the other, until
+each card is one lease's own. What may not be moved stays, and the others go from it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def part(
     allowed: Allowed,
     now_us: int,
 ) -> tuple[Relocation, ...]:
-    """The moves, at most `most`, each to cards that are empty now. `scheduler` says to which; it is asked for cards that
-    a lease has to itself."""
+    """The moves, at most `most`, each to cards that are empty now. `scheduler` says to which; it is asked for cards
+    that a lease has to itself."""
     models = {card.uuid: card.model for node in snapshot.nodes for card in node.cards}
     on_card: dict[str, dict[str, Running]] = defaultdict(dict)
     for lease in running:
@@ -59,8 +59,8 @@ def part(
 def _who_share(
     running: Sequence[Running], on_card: Mapping[str, Mapping[str, Running]], movable: Collection[str]
 ) -> list[Running]:
-    """Those that may be moved apart: first from cards that few share, where a move or two make two leases whole; there the
-    smallest first."""
+    """Those that may be moved apart: first from cards that few share, where a move or two make two leases whole; there
+    the smallest first."""
 
     def crowd(lease: Running) -> int:
         return max(len(on_card[uuid]) for uuid in lease.card_uuids)
