@@ -84,7 +84,9 @@ class FleetView:
     def _view_of(self, node: Node) -> NodeView:
         cpu_milli = memory_bytes = 0
         paid: set[str] = set()
+        modes: dict[str, str] = {}
         for lease, spec in self._on[node.name].values():
+            modes.update((cut.card_uuid, spec.slices.sharing.value) for cut in lease.slices)
             if lease.option is not PurchaseOption.SPOT:
                 paid.update(cut.card_uuid for cut in lease.slices)
             cpu_milli += spec.cpu_milli
@@ -93,11 +95,17 @@ class FleetView:
             if move.held.node == node.name:
                 cpu_milli += move.cpu_milli
                 memory_bytes += move.memory_bytes
+                if move.lease_id in self._seen:
+                    mode = self._seen[move.lease_id][1].slices.sharing.value
+                    modes.update(dict.fromkeys(move.held.uuids, mode))
         return NodeView(
             name=node.name,
             cpu_free_milli=node.cpu_milli - cpu_milli,
             memory_free_bytes=node.memory_bytes - memory_bytes,
-            cards=tuple(_card_view(card, self._used.get(card.uuid, (0, 0)), card.uuid in paid) for card in node.cards),
+            cards=tuple(
+                _card_view(card, self._used.get(card.uuid, (0, 0)), card.uuid in paid, modes.get(card.uuid))
+                for card in node.cards
+            ),
             schedulable=node.state is NodeState.READY,
             rack=node.rack,
             topology=node.topology,
@@ -112,7 +120,7 @@ def _with_moves(used: dict[str, tuple[int, int]], on_their_way: Mapping[str, Mov
     return used
 
 
-def _card_view(card: Card, used: tuple[int, int], paid: bool) -> CardView:
+def _card_view(card: Card, used: tuple[int, int], paid: bool, mode: str | None) -> CardView:
     return CardView(
         uuid=card.uuid,
         model=card.model,
@@ -121,5 +129,6 @@ def _card_view(card: Card, used: tuple[int, int], paid: bool) -> CardView:
         compute_free_ppm=1_000_000 - used[1],
         schedulable=card.state is CardState.HEALTHY,
         pci_address=card.pci_address,
+        mode=mode,
         paid=paid,
     )

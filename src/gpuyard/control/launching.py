@@ -16,6 +16,7 @@ from gpuyard.control.bidding import must_be_a_bid
 from gpuyard.control.launching_claims import claim_of
 from gpuyard.control.offering import Allowance, SliceWish, resolve
 from gpuyard.control.placement import request_for, take_snapshot
+from gpuyard.control.sharing_wishes import must_be_shared_so, under_mps
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.events import Event
@@ -108,6 +109,7 @@ def prepare(yard: Yard, wish: Launch) -> Prepared:
     slices, allowance = resolve(yard, wish.slices, wish.option)
     must_be_a_bid(yard, wish.option, slices, wish.max_price_nano)
     runtime = yard.engine.choose(wish.runtime, reference)
+    must_be_shared_so(yard, slices, runtime.kind)
     _check_one_card_under_mps(yard, slices, runtime.kind)
     spec = WorkloadSpec(
         kind=wish.kind,
@@ -148,7 +150,7 @@ def _image(wish: Launch) -> tuple[str | None, tuple[int, ...]]:
 
 def _check_one_card_under_mps(yard: Yard, slices: SliceRequest, kind: str) -> None:
     """A program is the client of one MPS daemon, and each card has its own. Raises YardError `mps_one_card`."""
-    shim, mps = yard.engine.shim_on(kind), yard.engine.mps_on(kind)
+    shim, mps = yard.engine.shim_on(kind), under_mps(yard, slices.sharing, kind)
     for card in yard.roster.cards if slices.count > 1 and mps else ():
         if slices.card_model not in (None, card.model):
             continue

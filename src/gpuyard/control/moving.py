@@ -17,6 +17,7 @@ from gpuyard.control.applying import StaleError
 from gpuyard.control.movable import is_movable
 from gpuyard.control.placement import take_snapshot
 from gpuyard.control.residency import data_may_move
+from gpuyard.control.sharing_wishes import under_mps
 from gpuyard.control.waiting import HOLDING, take_standing
 from gpuyard.control.yard import Yard
 from gpuyard.model.events import Event
@@ -237,7 +238,8 @@ def _held(c: Connection, lease: Lease, node: str) -> Place:
 
 
 def _target(yard: Yard, snapshot: Snapshot, relocation: Relocation, seen: Running, workload: Workload) -> Place:
-    shim, mps = yard.engine.shim_on(workload.runtime), yard.engine.mps_on(workload.runtime)
+    shim = yard.engine.shim_on(workload.runtime)
+    mps = under_mps(yard, workload.spec.slices.sharing, workload.runtime)
     cards = [card for uuid in relocation.card_uuids if (card := yard.roster.card(uuid)) is not None]
     if len(cards) != len(relocation.card_uuids):
         raise StaleError(relocation.lease_id)

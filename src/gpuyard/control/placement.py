@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from gpuyard.control.applying import StaleError, apply_lease
 from gpuyard.control.fleet_view import FleetView
+from gpuyard.control.sharing_wishes import under_mps
 from gpuyard.control.waiting import take_standing, waiting_leases
 from gpuyard.control.world import LeaseChange, Moment
 from gpuyard.control.yard import Yard
@@ -61,6 +62,7 @@ def request_for(lease_id: str, workload: Workload, waits_since_us: int) -> Reque
         spot=spec.option is PurchaseOption.SPOT,
         created_us=waits_since_us,
         time_limit_us=spec.time_limit_us,
+        mode=wish.sharing.value,
     )
 
 
@@ -131,7 +133,8 @@ def _grant(
 ) -> list[Event]:
     shape = workload.spec.slices.shape
     cards = [card for uuid in placement.card_uuids if (card := yard.roster.card(uuid)) is not None]
-    shim, mps = yard.engine.shim_on(workload.runtime), yard.engine.mps_on(workload.runtime)
+    shim = yard.engine.shim_on(workload.runtime)
+    mps = under_mps(yard, workload.spec.slices.sharing, workload.runtime)
     levels = {card.uuid: guarantee(card, shape, workload.runtime, shim, mps).guarantee for card in cards}
     cut = tuple(Slice(lease.id, card.uuid, shape, levels[card.uuid]) for card in cards)
     spot = lease.option is PurchaseOption.SPOT

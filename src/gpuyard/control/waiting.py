@@ -167,6 +167,7 @@ def _running(
         reclaimed_us=None if row is None else row.reclaimed_us,
         noticed=notice is not None,
         ends_us=min(ends, default=None),
+        mode=spec.slices.sharing.value,
     )
 
 

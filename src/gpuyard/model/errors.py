@@ -29,6 +29,8 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "slice_refused": 422,
     "native_unavailable": 422,
     "mps_one_card": 422,
+    "exclusive_fraction": 422,
+    "sharing_unavailable": 422,
     "mps_unavailable": 503,
     "shared_file_broken": 500,
     "limit_too_large": 422,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gpuyard.model.leases import PurchaseOption
+from gpuyard.model.sharing import Sharing
 from gpuyard.model.slices import SliceShape
 from gpuyard.model.states import WorkloadState
 
@@ -50,6 +51,7 @@ class SliceRequest:
     card_model: str | None
     count: int = 1
     offer: str | None = None
+    sharing: Sharing = Sharing.SHARED
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import lru_cache
 
 from gpuyard.model.leases import PurchaseOption
+from gpuyard.model.sharing import Sharing
 from gpuyard.model.slices import SliceShape
 from gpuyard.model.workloads import Mount, RestartPolicy, SliceRequest, WhenReclaimed, WorkloadKind, WorkloadSpec
 
@@ -25,7 +26,11 @@ def from_json(text: str) -> WorkloadSpec:
         kind=WorkloadKind(values.pop("kind")),
         command=tuple(values.pop("command")),
         slices=SliceRequest(
-            SliceShape(**wish.pop("shape")), wish["card_model"], count=wish["count"], offer=wish["offer"]
+            SliceShape(**wish.pop("shape")),
+            wish["card_model"],
+            count=wish["count"],
+            offer=wish["offer"],
+            sharing=Sharing(wish.get("sharing", Sharing.SHARED)),  # specs of older yards have none
         ),
         secret_names=tuple(values.pop("secret_names")),
         mounts=tuple(Mount(**mount) for mount in values.pop("mounts")),
