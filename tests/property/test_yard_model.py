@@ -19,10 +19,12 @@ from gpuyard.control.money import make_bill
 from gpuyard.control.offering import SliceWish
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import PurchaseOption
+from gpuyard.model.sharing import Sharing
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Share
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.model.workloads import RestartPolicy, WorkloadKind
+from gpuyard.placing import find_scheduler
 from gpuyard.store import events, leases, meters, moves, placements, shares, tenants, workloads
 from hand_driven_yard import HandYard
 from taken_back import CREDITS, given_back_nano
@@ -37,6 +39,11 @@ EXAMPLES = int(os.environ.get("GPUYARD_YARD_DAYS", "40"))
 wishes = st.one_of(
     st.sampled_from(["rtx4090-full", "rtx4090-half", "rtx4090-quarter", "rtx4090-sixteenth", "h100-half"]).map(
         lambda offer: SliceWish(offer=offer)
+    ),
+    st.builds(
+        SliceWish,
+        offer=st.sampled_from(["rtx4090-full", "rtx4090-quarter", "rtx4090-quarter"]),
+        sharing=st.sampled_from(list(Sharing)),
     ),
     st.builds(
         SliceWish,
@@ -83,10 +90,12 @@ launches = st.one_of(
 class YardDays(RuleBasedStateMachine):
     """One yard and everything that can happen to it."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(by_day=st.booleans())
+    def begin(self, by_day: bool) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.hand = HandYard(Path(self.folder.name))
+        self.by_day = by_day  # whether cards are shared in a part of the day only
+        self.take_up_the_days_policy()
         self.tenants = [self.hand.tenant("rich"), self.hand.tenant("poor", 3_000_000)]
         self.keys: dict[str, str] = {}
 
@@ -97,6 +106,10 @@ class YardDays(RuleBasedStateMachine):
             self.accounts_agree_once_all_is_quiet()
             self.hand.yard.store.close()
             self.folder.cleanup()
+
+    def take_up_the_days_policy(self) -> None:
+        if self.by_day:
+            self.hand.yard.scheduler = find_scheduler(sharing_window=(22 * 60, 7 * 60))
 
     def heal(self) -> None:
         self.hand.runtime.refusing = None
@@ -110,7 +123,7 @@ class YardDays(RuleBasedStateMachine):
         except YardError as error:
             assert error.code in {  # noqa: PT017
                 "slice_too_large", "no_card_of_model", "too_many_slices", "insufficient_credit", "idempotency_mismatch",
-                "priority_too_high",
+                "priority_too_high", "exclusive_fraction",
             }  # fmt: skip
             return
         if key is not None:
@@ -160,11 +173,12 @@ class YardDays(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0, 30, 7200]))
     def the_machine_reboots(self, seconds: int) -> None:
         self.hand.clock.reboot(seconds * SECOND)
-        self.hand.kill()
+        self.the_yard_is_killed()
 
     @rule()
     def the_yard_is_killed(self) -> None:
         self.hand.kill()
+        self.take_up_the_days_policy()
 
     @rule(nano=st.sampled_from([1_000_000, 500_000_000]))
     def credit_is_added(self, nano: int) -> None:
@@ -193,6 +207,23 @@ class YardDays(RuleBasedStateMachine):
         for uuid, (memory_bytes, compute_ppm) in running.items():
             assert compute_ppm <= SHARE_WHOLE_PPM
             assert memory_bytes <= memory[uuid]
+
+    @precondition(lambda self: hasattr(self, "hand"))
+    @invariant()
+    def two_ways_of_sharing_never_meet_on_a_card(self) -> None:
+        with self.hand.yard.store.read() as c:
+            way = {workload.id: workload.spec.slices.sharing for workload in workloads.unsettled(c)}
+            held = {lease.id: lease for lease in leases.open_leases(c)}
+            on_their_way = moves.under_way(c)
+        ways: dict[str, set[Sharing]] = defaultdict(set)
+        for lease in held.values():
+            for cut in lease.slices:
+                ways[cut.card_uuid].add(way[lease.workload_id])
+        for move in on_their_way.values():
+            if move.lease_id in held:
+                for uuid in move.held.uuids:
+                    ways[uuid].add(way[held[move.lease_id].workload_id])
+        assert all(len(found) == 1 for found in ways.values())
 
     @rule(which=st.integers(0, 20))
     def work_is_made_safe(self, which: int) -> None:

@@ -36,6 +36,9 @@ class SliceWish(_Strict):
     memory_bytes: Bytes | None = None
     compute_ppm: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
     count: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
+    sharing: Literal["shared", "mps", "time_slice", "exclusive"] = Field(
+        "shared", description="how the slices share their cards; two ways never share one"
+    )
     goal: GoalWish | None = Field(None, description="work with a deadline or a budget, instead of all but the count")
 
 

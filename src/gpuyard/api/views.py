@@ -197,6 +197,7 @@ def spec_view(spec: WorkloadSpec) -> View:
             "memory_bytes": spec.slices.shape.memory_bytes,
             "compute_ppm": spec.slices.shape.compute_ppm,
             "count": spec.slices.count,
+            "sharing": spec.slices.sharing.value,
         },
     }
 

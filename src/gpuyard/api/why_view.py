@@ -11,7 +11,7 @@ from gpuyard.store.placements import PlacementRow
 from gpuyard.texts import text
 
 _DOMAINS = frozenset({"island", "node", "rack", "fleet"})
-_MOVED = frozenset({"moved_blocked", "moved_low_load", "moved_back"})
+_MOVED = frozenset({"moved_blocked", "moved_low_load", "moved_peak", "moved_back"})
 _SCHEDULERS = frozenset({"mig", "best_fit", "fragmentation_aware", "nearest"})
 
 

@@ -20,6 +20,7 @@ from gpuyard.control.launching import Launch, dry_run, launch, prepare
 from gpuyard.control.loops import explain
 from gpuyard.control.offering import SliceWish
 from gpuyard.model.leases import Lease, PurchaseOption
+from gpuyard.model.sharing import Sharing
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.units import format_price, parse_price
 from gpuyard.model.workloads import Mount, RestartPolicy, WhenReclaimed, Workload, WorkloadKind
@@ -43,6 +44,7 @@ def to_launch(body: schemas.LaunchRequest) -> Launch:
             wish.compute_ppm,
             wish.count,
             None if wish.goal is None else to_goal(wish.goal),
+            Sharing(wish.sharing),
         ),
         name=body.name,
         command=tuple(body.command),

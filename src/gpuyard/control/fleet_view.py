@@ -21,7 +21,8 @@ from gpuyard.scheduling.plan import CardView, NodeView, Snapshot
 from gpuyard.store import fleet, leases, moves
 from gpuyard.store.moves import Move
 
-_Held = tuple[Lease, int, int]  # a lease, and the CPUs (milli) and bytes of memory that it holds of its node
+# A lease, how it shares cards, and the CPUs (milli) and bytes of memory that it holds of its node.
+_Held = tuple[Lease, str, int, int]
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ class FleetView:
         for lease in open_leases:
             workload = workloads[lease.workload_id]
             known = before.pop(lease.id, None)
-            held = lease, workload.cpu_milli, workload.memory_bytes
+            held = lease, workload.spec.slices.sharing.value, workload.cpu_milli, workload.memory_bytes
             if known is not None and known[0] is lease and known[1:] == held[1:]:
                 self._seen[lease.id] = known
                 continue
@@ -88,7 +89,9 @@ class FleetView:
     def _view_of(self, node: Node) -> NodeView:
         cpu_milli = memory_bytes = 0
         paid: set[str] = set()
-        for lease, cpu_held_milli, bytes_held in self._on[node.name].values():
+        modes: dict[str, str] = {}
+        for lease, mode, cpu_held_milli, bytes_held in self._on[node.name].values():
+            modes.update((cut.card_uuid, mode) for cut in lease.slices)
             if lease.option is not PurchaseOption.SPOT:
                 paid.update(cut.card_uuid for cut in lease.slices)
             cpu_milli += cpu_held_milli
@@ -97,12 +100,14 @@ class FleetView:
             if move.held.node == node.name:
                 cpu_milli += move.cpu_milli
                 memory_bytes += move.memory_bytes
+                if move.lease_id in self._seen:
+                    modes.update(dict.fromkeys(move.held.uuids, self._seen[move.lease_id][1]))
         return NodeView(
             name=node.name,
             cpu_free_milli=node.cpu_milli - cpu_milli,
             memory_free_bytes=node.memory_bytes - memory_bytes,
             cards=tuple(
-                _card_view(card, self._used.get(card.uuid, (0, 0)), card.uuid in paid)
+                _card_view(card, self._used.get(card.uuid, (0, 0)), card.uuid in paid, modes.get(card.uuid))
                 if card.mig is None
                 else _mig_view(card, card.mig, self._used.get(card.uuid, (0, 0)), self._instances.get(card.uuid, ()))
                 for card in node.cards
@@ -121,7 +126,7 @@ def _with_moves(used: dict[str, tuple[int, int]], on_their_way: Mapping[str, Mov
     return used
 
 
-def _card_view(card: Card, used: tuple[int, int], paid: bool) -> CardView:
+def _card_view(card: Card, used: tuple[int, int], paid: bool, mode: str | None) -> CardView:
     return CardView(
         uuid=card.uuid,
         model=card.model,
@@ -130,6 +135,7 @@ def _card_view(card: Card, used: tuple[int, int], paid: bool) -> CardView:
         compute_free_ppm=1_000_000 - used[1],
         schedulable=card.state is CardState.HEALTHY,
         pci_address=card.pci_address,
+        mode=mode,
         paid=paid,
     )
 
@@ -137,7 +143,7 @@ def _card_view(card: Card, used: tuple[int, int], paid: bool) -> CardView:
 def _mig_view(card: Card, mig: MigCard, used: tuple[int, int], held: Sequence[MigCut]) -> CardView:
     """A card in MIG mode, with what is on it: instances of leases, and those of others, which are there already. What a
     lease holds of it in another way is of a time before the mode: until it ends, nothing can be made of the card."""
-    view = _card_view(card, used, False)
+    view = _card_view(card, used, False, None)
     for place in mig.taken:
         if (profile := mig.profile(place.profile_id)) is not None:
             shape = mig.shape(profile)

@@ -17,6 +17,7 @@ from gpuyard.control.cpu_only import cpu_only_price_nano
 from gpuyard.control.launching_claims import claim_of
 from gpuyard.control.offering import Allowance, SliceWish, resolve
 from gpuyard.control.placement import request_for, take_snapshot
+from gpuyard.control.sharing_wishes import must_be_shared_so, under_mps
 from gpuyard.control.volumes import must_be_encrypted
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
@@ -116,6 +117,7 @@ def prepare(yard: Yard, wish: Launch) -> Prepared:
         allowance = replace(allowance, price_per_hour_nano=price_nano)
     must_be_a_bid(yard, wish.option, slices, wish.max_price_nano)
     runtime = yard.engine.choose(wish.runtime, reference)
+    must_be_shared_so(yard, slices, runtime.kind)
     _check_one_card_under_mps(yard, slices, runtime.kind)
     if slices.mig and runtime.kind == "container":
         raise YardError("mig_no_containers", model=slices.card_model)
@@ -158,7 +160,7 @@ def _image(wish: Launch) -> tuple[str | None, tuple[int, ...]]:
 
 def _check_one_card_under_mps(yard: Yard, slices: SliceRequest, kind: str) -> None:
     """A program is the client of one MPS daemon, and each card has its own. Raises YardError `mps_one_card`."""
-    shim, mps = yard.engine.shim_on(kind), yard.engine.mps_on(kind)
+    shim, mps = yard.engine.shim_on(kind), under_mps(yard, slices.sharing, kind)
     for card in yard.roster.cards if slices.count > 1 and mps else ():
         if slices.card_model not in (None, card.model):
             continue

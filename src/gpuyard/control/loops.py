@@ -26,7 +26,7 @@ from gpuyard.control.invoicing import issue_monthly
 from gpuyard.control.learning import learn_demand, recall_arrivals
 from gpuyard.control.limit_watch import tell_of_limits
 from gpuyard.control.money_watch import MoneyWatch
-from gpuyard.control.moving import EMPTY_NODES_EVERY_US, empty_nodes, finish_moves, move_for_the_waiting
+from gpuyard.control.moving import EMPTY_NODES_EVERY_US, empty_nodes, finish_moves, move_for_the_waiting, part_leases
 from gpuyard.control.mps_watch import look_after_mps
 from gpuyard.control.placement import place
 from gpuyard.control.price_watch import follow_prices
@@ -117,7 +117,7 @@ class Loops:
         world = self._look(now, observations)
         verdict = decide(world, self._rest(world))
         changed = self._write(verdict, world)
-        placed = self._place(world, changed) or self._empty_nodes(now.at_us)
+        placed = self._place(world, changed) or self._tidy(now.at_us)
         if now.at_us >= self._next_demand_us and self._read is not None:
             learn_demand(self.yard, world.leases, world.workloads, now.at_us)
             self._next_demand_us = now.at_us + DEMAND_EVERY_US
@@ -234,11 +234,12 @@ class Loops:
             | volumes.held_back(missing, open_leases)
         )
 
-    def _empty_nodes(self, now_us: int) -> bool:
+    def _tidy(self, now_us: int) -> bool:
         if now_us < self._next_emptying_us or self._read is None:
             return False
         self._next_emptying_us = now_us + EMPTY_NODES_EVERY_US
-        return empty_nodes(self.yard, self._read.leases, self._read.workloads, now_us)
+        asked = self.yard, self._read.leases, self._read.workloads, now_us
+        return empty_nodes(*asked) or part_leases(*asked)
 
     def run(self, stop: threading.Event) -> None:
         """Passes until `stop` is set; at once when something changed or `yard.wake` is set, else every second.

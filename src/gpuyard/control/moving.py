@@ -17,6 +17,7 @@ from gpuyard.control.applying import StaleError
 from gpuyard.control.movable import is_movable
 from gpuyard.control.placement import take_snapshot
 from gpuyard.control.residency import data_may_move
+from gpuyard.control.sharing_wishes import under_mps
 from gpuyard.control.waiting import HOLDING, take_standing
 from gpuyard.control.yard import Yard
 from gpuyard.model.events import Event
@@ -26,6 +27,7 @@ from gpuyard.model.states import LeaseState
 from gpuyard.model.units import HOUR_US, SECOND_US
 from gpuyard.model.workloads import Desired, Workload
 from gpuyard.scheduling.cycle import Decision, Standing
+from gpuyard.scheduling.parting import part
 from gpuyard.scheduling.plan import Snapshot
 from gpuyard.scheduling.relocating import (
     Allowed,
@@ -35,6 +37,7 @@ from gpuyard.scheduling.relocating import (
     within_budget,
 )
 from gpuyard.scheduling.running import Running
+from gpuyard.scheduling.sharing import WholeAtPeak
 from gpuyard.scheduling.topology import near_cpus
 from gpuyard.slicing.ladder import guarantee
 from gpuyard.store import events, fleet, idle, leases, moves, placements
@@ -134,6 +137,28 @@ def empty_nodes(yard: Yard, open_leases: Sequence[Lease], workloads: Mapping[str
     return bool(found)
 
 
+def part_leases(yard: Yard, open_leases: Sequence[Lease], workloads: Mapping[str, Workload], now_us: int) -> bool:
+    """Outside of the operator's hours of sharing, and while nobody waits: begins moves to empty cards of paying leases
+    that share one. Never in the window in which nodes are emptied, which would undo it. Returns whether any began."""
+    policy, emptying = yard.scheduler, yard.moves.window
+    waits = any(lease.state is LeaseState.REQUESTED for lease in open_leases)
+    if not isinstance(policy, WholeAtPeak) or policy.sharing.holds(now_us) or waits:
+        return False
+    if emptying is not None and emptying.holds(now_us):
+        return False
+    movable, most, allowed = _budget(yard, open_leases, workloads, now_us)
+    if not movable or most <= 0:
+        return False
+    with yard.store.read() as c:
+        snapshot = take_snapshot(c, yard.roster.nodes, open_leases, workloads, yard.book.on_demand_nano)
+        standing = take_standing(c, yard, open_leases, workloads, now_us)
+        busy = bool(moves.under_way(c))
+    found = () if busy else part(policy.inner, snapshot, standing.running, movable, most, allowed, now_us)
+    if found:
+        _begin(yard, snapshot, standing.running, found, MoveCause.PEAK, None, workloads, now_us)
+    return bool(found)
+
+
 def _leased_ppm(snapshot: Snapshot) -> int:
     cards = [card for node in snapshot.nodes if node.schedulable for card in node.cards if card.schedulable]
     return sum(1_000_000 - card.compute_free_ppm for card in cards) // max(1, len(cards))
@@ -213,7 +238,8 @@ def _held(c: Connection, lease: Lease, node: str) -> Place:
 
 
 def _target(yard: Yard, snapshot: Snapshot, relocation: Relocation, seen: Running, workload: Workload) -> Place:
-    shim, mps = yard.engine.shim_on(workload.runtime), yard.engine.mps_on(workload.runtime)
+    shim = yard.engine.shim_on(workload.runtime)
+    mps = under_mps(yard, workload.spec.slices.sharing, workload.runtime)
     cards = [card for uuid in relocation.card_uuids if (card := yard.roster.card(uuid)) is not None]
     if len(cards) != len(relocation.card_uuids):
         raise StaleError(relocation.lease_id)

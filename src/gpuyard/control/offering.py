@@ -16,6 +16,7 @@ from gpuyard.model.errors import YardError
 from gpuyard.model.fleet import Card
 from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.offers import Offer
+from gpuyard.model.sharing import Sharing
 from gpuyard.model.slices import SliceShape
 from gpuyard.model.states import CardState
 from gpuyard.model.units import SHARE_WHOLE_PPM, format_share, format_size
@@ -39,6 +40,7 @@ class SliceWish:
     compute_ppm: int | None = None
     count: int = 1
     goal: Goal | None = None  # instead of all but the count
+    sharing: Sharing = Sharing.SHARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def resolve(
 
         model = model_for(yard, wish.goal, wish.count, option)
         whole = next(o.name for o in yard.roster.offers if o.card_model == model and o.name.endswith("-full"))
-        wish = SliceWish(offer=whole, count=wish.count)
+        wish = SliceWish(offer=whole, count=wish.count, sharing=wish.sharing)
     return _resolved(yard, wish, option is PurchaseOption.SPOT)
 
 
@@ -122,7 +124,7 @@ def _resolved(yard: Yard, wish: SliceWish, spot: bool) -> tuple[SliceRequest, Al
     found = roster.resolved.get((wish, spot))
     if found is not None and found[0] is book:
         return found[1]
-    request = _request(yard, wish, roster.cards)
+    request = replace(_request(yard, wish, roster.cards), sharing=wish.sharing)
     made = request, _allowance(yard, request, _check_fits(request, roster.cards), spot)
     if len(roster.resolved) >= MOST_RESOLVED:
         roster.resolved.clear()  # whoever asks for ever new shapes must not fill the memory

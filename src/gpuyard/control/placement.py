@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from gpuyard.control.applying import StaleError, apply_lease
 from gpuyard.control.cpu_only import cpu_only_price_nano
 from gpuyard.control.fleet_view import FleetView
+from gpuyard.control.sharing_wishes import under_mps
 from gpuyard.control.waiting import take_standing, waiting_leases
 from gpuyard.control.world import LeaseChange, Moment
 from gpuyard.control.yard import Yard
@@ -64,7 +65,7 @@ def request_for(lease_id: str, workload: Workload, waits_since_us: int) -> Reque
         spot=spec.option is PurchaseOption.SPOT,
         created_us=waits_since_us,
         time_limit_us=spec.time_limit_us,
-        mode=ONLY_MIG if wish.mig else "shared",
+        mode=ONLY_MIG if wish.mig else wish.sharing.value,
         instances=workload.runtime != "container",
     )
 
@@ -143,7 +144,7 @@ def _grant(
     shape = workload.spec.slices.shape
     cards = [card for uuid in placement.card_uuids if (card := yard.roster.card(uuid)) is not None]
     engine, kind = yard.engine, workload.runtime
-    held = engine.shim_on(kind), engine.mps_on(kind), engine.kernel_on(kind)
+    held = engine.shim_on(kind), under_mps(yard, workload.spec.slices.sharing, kind), engine.kernel_on(kind)
     levels = {card.uuid: guarantee(card, shape, kind, *held).guarantee for card in cards}
     cut = tuple(
         Slice(lease.id, card.uuid, _cut_shape(card, placement.mig) or shape, levels[card.uuid], placement.mig)

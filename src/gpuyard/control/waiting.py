@@ -171,6 +171,7 @@ def _running(
         noticed=notice is not None,
         ends_us=min(ends, default=None),
         mig=_instance_of(lease),
+        mode=spec.slices.sharing.value,
     )
 
 

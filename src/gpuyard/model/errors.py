@@ -35,6 +35,8 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "mig_no_containers": 422,
     "mig_place_taken": 503,
     "mig_unavailable": 503,
+    "exclusive_fraction": 422,
+    "sharing_unavailable": 422,
     "mps_unavailable": 503,
     "kernel_unavailable": 503,
     "shared_file_broken": 500,

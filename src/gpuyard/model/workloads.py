@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from gpuyard.model.leases import PurchaseOption
+from gpuyard.model.sharing import Sharing
 from gpuyard.model.slices import SliceShape
 from gpuyard.model.states import WorkloadState
 
@@ -52,6 +53,7 @@ class SliceRequest:
     count: int = 1
     offer: str | None = None
     mig: bool = False  # the shape of a MIG instance: nothing else will do
+    sharing: Sharing = Sharing.SHARED
 
 
 @dataclass(frozen=True, slots=True)

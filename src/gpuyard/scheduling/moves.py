@@ -40,7 +40,7 @@ class MoveBudget:
     """`at_once`: how many leases may be moved for one request or to empty one node; `tries`: how many sets are tried on
     the engine before it is given up, which bounds the time."""
 
-    at_once: int = 32
+    at_once: int = 16
     tries: int = 1000
 
 

@@ -19,9 +19,9 @@ WEIGHTS: Final[Mapping[str, int]] = {
     "lost": 10, "waste": 50, "stranded_cpu": 16, "opened_node": 2, "order": 8, "tier": 1000,
     "topology": 200, "watts": 1, "price": 1,
 }  # fmt: skip
-# What is weighed otherwise where leases end as fast as they come. Order and waste are about a fleet that only fills: where
-# leases end, what is left of a card is wanted again soon, and what counts is to leave empty nodes empty.
-STEADY: Final[Mapping[str, int]] = {**WEIGHTS, "waste": 0, "order": 1, "opened_node": 8}
+# What is weighed otherwise where leases end as fast as they come. Order and waste are about a fleet that only fills:
+# where leases end, what is left of a card is wanted again soon, and what counts is to leave empty nodes empty.
+STEADY: Final[Mapping[str, int]] = {**WEIGHTS, "waste": 0, "order": 1, "opened_node": 12}
 MOST_WEIGHT: Final = 1_000_000
 
 # Position = the number in the kernel's `enum policy`.

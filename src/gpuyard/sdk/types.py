@@ -57,6 +57,7 @@ class SliceSpec(TypedDict):
     memory_bytes: int
     compute_ppm: int
     count: int
+    sharing: str
 
 
 class Spec(TypedDict):

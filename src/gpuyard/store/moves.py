@@ -30,6 +30,7 @@ class MoveCause(StrEnum):
 
     BLOCKED = "blocked"  # room for a lease that fits nowhere
     LOW_LOAD = "low_load"  # nodes that run little are emptied
+    PEAK = "peak"  # the hours of sharing are over: who pays gets whole cards
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import lru_cache
 
 from gpuyard.model.leases import PurchaseOption
+from gpuyard.model.sharing import Sharing
 from gpuyard.model.slices import SliceShape
 from gpuyard.model.workloads import Mount, RestartPolicy, SliceRequest, WhenReclaimed, WorkloadKind, WorkloadSpec
 
@@ -29,7 +30,8 @@ def from_json(text: str) -> WorkloadSpec:
             wish["card_model"],
             count=wish["count"],
             offer=wish["offer"],
-            mig=wish.get("mig", False),  # specs of older yards do not say
+            mig=wish.get("mig", False),  # specs of older yards do not say, and neither of how cards are shared
+            sharing=Sharing(wish.get("sharing", Sharing.SHARED)),
         ),
         secret_names=tuple(values.pop("secret_names")),
         mounts=tuple(Mount(**mount) for mount in values.pop("mounts")),

@@ -19,6 +19,8 @@ from gpuyard.model.errors import YardError
 from gpuyard.model.units import parse_duration, parse_share, parse_size
 from gpuyard.sdk import calls, queue_calls, types
 
+_SHARING = "shared|mps|time-slice|exclusive"
+
 APP = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
@@ -43,6 +45,7 @@ def run(
     gpu: Annotated[str | None, typer.Option(help=t("run.gpu"))] = None,
     gpu_memory: Annotated[str | None, typer.Option(help=t("run.gpu_memory"))] = None,
     gpu_share: Annotated[str | None, typer.Option(help=t("run.gpu_share"))] = None,
+    sharing: Annotated[str | None, typer.Option(metavar=_SHARING, help=t("run.sharing"))] = None,
     count: Annotated[int, typer.Option(help=t("run.count"))] = 1,
     replicas: Annotated[int, typer.Option(help=t("run.replicas"))] = 1,
     restart: Annotated[str | None, typer.Option(help=t("run.restart"))] = None,
@@ -73,7 +76,8 @@ def run(
     keys = keys_of(volume_key or (), mounts)
     values: dict[str, object] = {
         "kind": _kind(job, service, instance or (cpu_only and not job and not service)),
-        "slices": _slices(offer, gpu, gpu_memory, gpu_share, count, _goal(work, on, deadline, budget)),
+        "slices": _slices(offer, gpu, gpu_memory, gpu_share, count, _goal(work, on, deadline, budget))
+        | _shared_so(sharing),
         "option": "spot" if spot else option,
         "max_price": max_price,
         "priority": priority,
@@ -195,6 +199,14 @@ def _slices(
     if gpu_share is not None:
         wish["compute_ppm"] = parse_share(gpu_share)
     return wish
+
+
+def _shared_so(sharing: str | None) -> dict[str, object]:
+    if sharing is None:
+        return {}
+    if sharing not in _SHARING.split("|"):
+        raise YardError("invalid_request", reason=f"--sharing {sharing[:40]}: {_SHARING.replace('|', ', ')}")
+    return {"sharing": sharing.replace("-", "_")}
 
 
 def _goal(work: str | None, on: str | None, deadline: str | None, budget: str | None) -> dict[str, object] | None:

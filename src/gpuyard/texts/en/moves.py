@@ -4,6 +4,7 @@ TEXTS: dict[str, str] = {
     "reason.moved": "It was moved to other cards, and is being started there.",
     "why.moved_blocked": "Replica {replica} is on {node} ({cards}). It was moved there from {start}, so that something that fitted nowhere could start.",
     "why.moved_low_load": "Replica {replica} is on {node} ({cards}). It was moved there from {start} while load was low, to empty a node.",
+    "why.moved_peak": "Replica {replica} is on {node} ({cards}). It was moved there from {start} when the hours in which cards are shared were over, so that it and those it left have whole cards.",
     "why.moved_back": "Replica {replica} is on {node} ({cards}). It was to move to {start}, could not be started there, and went back.",
     "why.move_free": "What a move takes is not billed: neither the time from the request to end until it runs again, nor a new start.",
     "why.moving": "Replica {replica} is on its way from {start} to {end}: the target is kept for it, its work is saved, and it goes on there.",

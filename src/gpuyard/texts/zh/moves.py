@@ -4,6 +4,7 @@ TEXTS: dict[str, str] = {
     "reason.moved": "它被迁移到其他显卡，正在那里启动。",
     "why.moved_blocked": "副本 {replica} 位于 {node}（{cards}）。它从 {start} 迁来，好让一个放不下的负载得以启动。",
     "why.moved_low_load": "副本 {replica} 位于 {node}（{cards}）。它在低负载时从 {start} 迁来，以腾空一个节点。",
+    "why.moved_peak": "副本 {replica} 位于 {node}（{cards}）。共享显卡的时段结束后，它从 {start} 迁来，好让它与原处的租约各自独占整卡。",
     "why.moved_back": "副本 {replica} 位于 {node}（{cards}）。它本要迁往 {start}，在那里无法启动，因此回到原处。",
     "why.move_free": "迁移期间不计费：从要求结束到重新运行的时间不计，也不算一次新的启动。",
     "why.moving": "副本 {replica} 正从 {start} 迁往 {end}：目标已为它保留，工作保存后在那里继续。",
