@@ -233,11 +233,30 @@ def test_a_yard_killed_anywhere_starts_it_without_cards_all_the_same(hand: HandY
 
 
 def test_it_is_idle_though_no_card_can_be_asked(hand: HandYard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(hand.runtime), "activity", lambda *_: Activity(0, 500))
     with hand.yard.store.write() as c:
         idle.put(c, "tn-alice", [signal.value for signal in ALL_QUIET], 60 * SECOND, 120 * SECOND)
     workload = box(hand, cpu_only=True)
+    monkeypatch.setattr(type(hand.runtime), "activity", lambda *_: Activity(hand.clock.now_us(), 500))
+    for _ in range(9):
+        hand.clock.advance(20 * SECOND)
+        hand.settle()
+    assert now(hand, workload).state is WorkloadState.RUNNING  # it computes: what else should it do without a card
+    monkeypatch.setattr(type(hand.runtime), "activity", lambda *_: Activity(0, 500))
     for _ in range(9):
         hand.clock.advance(20 * SECOND)
         hand.settle()
     assert (now(hand, workload).state, now(hand, workload).reason) == (WorkloadState.STOPPED, "idle")
+
+
+def test_with_its_cards_it_waits_where_none_is_here_any_more(hand: HandYard) -> None:
+    workload = box(hand, cpu_only=True)
+    stop(hand, workload)
+    hand.probe.broken.update(card.uuid for card in hand.yard.roster.cards)
+    hand.clock.advance(60 * SECOND)
+    hand.settle()
+    start(hand, workload, cpu_only=False)
+    assert now(hand, workload).state is WorkloadState.PENDING
+    hand.probe.broken.clear()
+    hand.clock.advance(60 * SECOND)
+    hand.settle()
+    assert now(hand, workload).state is WorkloadState.RUNNING

@@ -22,7 +22,7 @@ from gpuyard.model.events import Event
 from gpuyard.model.leases import REBOOTING, Lease
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Tenant
-from gpuyard.model.workloads import Desired, Workload
+from gpuyard.model.workloads import Desired, Workload, WorkloadSpec
 from gpuyard.store import events, leases, tenants, workloads
 
 Command = Callable[[Yard, str, str], Workload]
@@ -171,7 +171,15 @@ def _switched(asked: _Asked, workload: Workload, open_ones: Sequence[Lease]) -> 
         return None
     if any(lease.state in (LeaseState.GRANTED, LeaseState.ACTIVE) for lease in open_ones):
         raise _no_switch(workload, asked)
-    return claim_of(spec, price_nano(asked.yard, spec.slices, spec.option) if price is None else price, asked.cpu_only)
+    return claim_of(spec, _price_with_cards(asked.yard, spec) if price is None else price, asked.cpu_only)
+
+
+def _price_with_cards(yard: Yard, spec: WorkloadSpec) -> int:
+    """What an hour with its cards will cost; nothing yet where no such card is here now: then it waits for one."""
+    try:
+        return price_nano(yard, spec.slices, spec.option)
+    except YardError:
+        return 0
 
 
 def _no_switch(workload: Workload, asked: _Asked) -> YardError:
