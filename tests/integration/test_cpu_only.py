@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gpuyard.billing.idle import ALL_QUIET
-from gpuyard.control import commands
+from gpuyard.control import commands, placement
+from gpuyard.control.applying import StaleError
 from gpuyard.control.launching import Launch, dry_run, prepare
 from gpuyard.control.money import make_bill, rated_lines
 from gpuyard.control.offering import SliceWish
@@ -260,3 +261,22 @@ def test_with_its_cards_it_waits_where_none_is_here_any_more(hand: HandYard) -> 
     hand.clock.advance(60 * SECOND)
     hand.settle()
     assert now(hand, workload).state is WorkloadState.RUNNING
+
+
+def test_a_plan_that_was_made_for_the_other_way_is_not_applied(hand: HandYard, monkeypatch: pytest.MonkeyPatch) -> None:
+    wish = Launch(kind=WorkloadKind.INSTANCE, slices=QUARTER, name="box")
+    workload = hand.launch(hand.tenant("alice"), wish)
+    real = placement.decide
+
+    def meanwhile(*args: object) -> object:
+        made = real(*args)  # type: ignore[arg-type]
+        monkeypatch.undo()
+        commands.stop(hand.yard, workload.id, "tester")
+        commands.start(hand.yard, workload.id, "tester", cpu_only=True)
+        return made
+
+    monkeypatch.setattr(placement, "decide", meanwhile)
+    with pytest.raises(StaleError):
+        hand.loops.pass_once()
+    hand.settle()
+    assert unit(hand).slices == ()

@@ -23,7 +23,7 @@ from gpuyard.model.leases import REBOOTING, Lease
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Tenant
 from gpuyard.model.workloads import Desired, Workload, WorkloadSpec
-from gpuyard.store import events, leases, tenants, workloads
+from gpuyard.store import events, fleet, leases, tenants, workloads
 
 Command = Callable[[Yard, str, str], Workload]
 Commands = Callable[[Yard, Sequence[str], str], list[Workload]]
@@ -145,6 +145,7 @@ def _start(c: Connection, asked: _Asked, workload: Workload) -> bool:
     quotas.take_again(c, workload.id, workload.tenant_id, asked.now_us, claim)
     if claim is not None:
         workloads.set_cpu_only(c, workload.id, asked.cpu_only)
+        fleet.advance(c, fleet.version(c))  # a plan that was made for the other way is stale
     live = {lease.replica for lease in open_ones}
     fresh = [new_lease(workload, n, asked.now_us) for n in range(workload.spec.replicas) if n not in live]
     for lease in fresh:
