@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gpuyard.billing.idle import ALL_QUIET
-from gpuyard.control import commands
+from gpuyard.control import commands, placement
+from gpuyard.control.applying import StaleError
 from gpuyard.control.launching import Launch, dry_run, prepare
 from gpuyard.control.money import make_bill, rated_lines
 from gpuyard.control.offering import SliceWish
@@ -233,11 +234,49 @@ def test_a_yard_killed_anywhere_starts_it_without_cards_all_the_same(hand: HandY
 
 
 def test_it_is_idle_though_no_card_can_be_asked(hand: HandYard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(hand.runtime), "activity", lambda *_: Activity(0, 500))
     with hand.yard.store.write() as c:
         idle.put(c, "tn-alice", [signal.value for signal in ALL_QUIET], 60 * SECOND, 120 * SECOND)
     workload = box(hand, cpu_only=True)
+    monkeypatch.setattr(type(hand.runtime), "activity", lambda *_: Activity(hand.clock.now_us(), 500))
+    for _ in range(9):
+        hand.clock.advance(20 * SECOND)
+        hand.settle()
+    assert now(hand, workload).state is WorkloadState.RUNNING  # it computes: what else should it do without a card
+    monkeypatch.setattr(type(hand.runtime), "activity", lambda *_: Activity(0, 500))
     for _ in range(9):
         hand.clock.advance(20 * SECOND)
         hand.settle()
     assert (now(hand, workload).state, now(hand, workload).reason) == (WorkloadState.STOPPED, "idle")
+
+
+def test_with_its_cards_it_waits_where_none_is_here_any_more(hand: HandYard) -> None:
+    workload = box(hand, cpu_only=True)
+    stop(hand, workload)
+    hand.probe.broken.update(card.uuid for card in hand.yard.roster.cards)
+    hand.clock.advance(60 * SECOND)
+    hand.settle()
+    start(hand, workload, cpu_only=False)
+    assert now(hand, workload).state is WorkloadState.PENDING
+    hand.probe.broken.clear()
+    hand.clock.advance(60 * SECOND)
+    hand.settle()
+    assert now(hand, workload).state is WorkloadState.RUNNING
+
+
+def test_a_plan_that_was_made_for_the_other_way_is_not_applied(hand: HandYard, monkeypatch: pytest.MonkeyPatch) -> None:
+    wish = Launch(kind=WorkloadKind.INSTANCE, slices=QUARTER, name="box")
+    workload = hand.launch(hand.tenant("alice"), wish)
+    real = placement.decide
+
+    def meanwhile(*args: object) -> object:
+        made = real(*args)  # type: ignore[arg-type]
+        monkeypatch.undo()
+        commands.stop(hand.yard, workload.id, "tester")
+        commands.start(hand.yard, workload.id, "tester", cpu_only=True)
+        return made
+
+    monkeypatch.setattr(placement, "decide", meanwhile)
+    with pytest.raises(StaleError):
+        hand.loops.pass_once()
+    hand.settle()
+    assert unit(hand).slices == ()

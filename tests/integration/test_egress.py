@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from gpuyard.billing.margin import Margin
 from gpuyard.catalog.price_history import PriceHistory
 from gpuyard.control import commands
+from gpuyard.control.cost_views import margins_of
 from gpuyard.control.invoicing import issue
 from gpuyard.control.launching import Launch
 from gpuyard.control.money import make_bill, rated_lines
+from gpuyard.control.months import Month
 from gpuyard.control.offering import SliceWish
 from gpuyard.control.reconciling import reconcile
 from gpuyard.engines.runtime import UnitState
-from gpuyard.model.units import GIB
+from gpuyard.model.units import DAY_US, GIB
 from gpuyard.model.workloads import RestartPolicy, Workload, WorkloadKind
-from gpuyard.store import charges, egress
+from gpuyard.store import charges, egress, leases
 from hand_driven_yard import HandYard
 
 SECOND = 1_000_000
@@ -213,3 +216,30 @@ def test_the_invoice_and_the_ledger_bill_it_with_the_rest(hand: HandYard) -> Non
         bill = make_bill(c, "tn-alice", prices=hand.yard.prices)
     stopped = sum(line.amount_nano for line in bill.lines if line.what == "stopped")
     assert bill.total_nano - stopped <= charge.revenue_nano <= bill.total_nano
+
+
+def test_what_was_sent_and_time_without_cards_are_no_use_of_a_card(hand: HandYard) -> None:
+    def of_cards() -> Margin:
+        (found,) = margins_of(hand.yard, Month.of(hand.clock.now_us()), hand.clock.now_us())
+        return found
+
+    hand.yard.book = replace(hand.yard.book, cpu_only_per_hour_nano=20_000_000)
+    hand.yard.prices = PriceHistory((hand.yard.book,))
+    workload = sender(hand, 0)
+    live(hand, 100)
+    before = of_cards()
+    with hand.yard.store.write() as c:
+        (lease,) = leases.open_leases(c)
+        day = hand.clock.now_us() // DAY_US + 1  # its line comes after all others
+        one = egress.Sent(lease.id, day, A_GIB, "tn-alice", workload.id, "box", "rtx4090-quarter", "USD", GIB)
+        egress.keep(c, [], [one])
+    assert of_cards() == before
+    commands.stop(hand.yard, workload.id, "tester")
+    hand.settle()
+    before = of_cards()
+    commands.start(hand.yard, workload.id, "tester", cpu_only=True)
+    hand.settle()
+    live(hand, 100)
+    after = of_cards()
+    assert after.revenue_nano == before.revenue_nano
+    assert after.utilisation_ppm < before.utilisation_ppm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -76,13 +77,21 @@ def may_be_refused(*codes: str) -> Iterator[None]:
             raise
 
 
+class SellsEgress(HandYard):
+    """The example book asks no price for what is sent."""
+
+    def open(self) -> None:
+        super().open()
+        self.yard.book = replace(self.yard.book, egress_per_gib_nano=90_000_000)
+
+
 class Wallets(RuleBasedStateMachine):
     """A yard with one tenant that pays in advance, driven by its users, by time and by death."""
 
     def __init__(self) -> None:
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
-        self.hand = HandYard(Path(self._folder.name))
+        self.hand = SellsEgress(Path(self._folder.name))
         self.hand.tenant("poor", credit_nano=4_000_000)
         self.codes: list[str] = []
 

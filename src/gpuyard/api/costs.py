@@ -42,7 +42,7 @@ async def compare_prices(caller: Caller, offer: Short, hours: Annotated[int, Que
         book = caller.yard.book
         asked = book.price_nano(model, share, spot=True) if model in book.spot_nano else None  # where no round was yet
         found = compare_offer(book, model, share, Pattern(hours), spot[1] if spot else asked)
-        return answer(money_views.comparison_view(found, offer.lower()))
+        return answer(money_views.comparison_view(found, offer.lower(), book))
 
     return await caller.read(work)
 

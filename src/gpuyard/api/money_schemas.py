@@ -31,7 +31,17 @@ class ChoiceView(BaseModel):
     from_hours_a_year: int | None  # from how many hours of a year on it is no dearer than on demand
 
 
+class BesideView(BaseModel):
+    """What is charged beside cards."""
+
+    stopped_per_hour: str = Field(description="for a stopped workload, beside its disk")
+    storage_per_gib_hour: str = Field(description="for the disk of a stopped workload")
+    cpu_only_per_hour: str | None = Field(description="for an instance started without its cards; null: not sold")
+    egress_per_gib: str = Field(description="for what containers send")
+
+
 class ComparisonView(BaseModel):
+    beside: BesideView | None
     offer: str | None
     currency: str
     hours_a_year: int

@@ -12,6 +12,7 @@ from gpuyard.billing.energy import MILLIJOULES_A_KWH
 from gpuyard.billing.invoices import Document
 from gpuyard.billing.margin import Margin
 from gpuyard.catalog.currencies import minor_digits
+from gpuyard.catalog.prices import PriceBook
 from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.times import to_text
 from gpuyard.model.units import HOUR_US, NANO, SHARE_WHOLE_PPM, format_money, format_price
@@ -29,8 +30,20 @@ def percent(ppm: int) -> str:
     return f"{ppm / 10_000:g}%"
 
 
-def comparison_view(found: Comparison, offer: str | None = None) -> View:
+def beside_view(book: PriceBook) -> View:
+    """What the book asks beside cards. None: not sold."""
+    cpu_only = book.cpu_only_per_hour_nano
     return {
+        "stopped_per_hour": format_price(book.stopped_per_hour_nano),
+        "storage_per_gib_hour": format_price(book.storage_per_gib_hour_nano),
+        "cpu_only_per_hour": None if cpu_only is None else format_price(cpu_only),
+        "egress_per_gib": format_price(book.egress_per_gib_nano),
+    }
+
+
+def comparison_view(found: Comparison, offer: str | None = None, book: PriceBook | None = None) -> View:
+    return {
+        "beside": None if book is None else beside_view(book),
         "offer": offer,
         "currency": found.currency,
         "hours_a_year": found.pattern.hours_a_year,

@@ -173,6 +173,7 @@ def _line(
     by: str = "",
 ) -> RatedLine:
     facts = cutter.facts(origin)
+    cardless = key.what is What.CPU_ONLY
     return RatedLine(
         tenant_id=origin.tenant_id,
         workload_id=origin.workload_id,
@@ -187,8 +188,8 @@ def _line(
         amount_nano=amount_nano,
         currency=origin.currency,
         option=PurchaseOption.RESERVED if by else facts.option,
-        card_model=facts.card_model,
-        share_ppm=0 if key.what is What.CPU_ONLY else facts.share_ppm,
+        card_model="" if cardless else facts.card_model,
+        share_ppm=0 if cardless else facts.share_ppm,
         list_price_per_hour_nano=key.list_nano,
         list_nano=listed,
         effective_nano=amount_nano,

@@ -22,8 +22,8 @@ from gpuyard.model.events import Event
 from gpuyard.model.leases import REBOOTING, Lease
 from gpuyard.model.states import LeaseState, WorkloadState
 from gpuyard.model.tenants import Tenant
-from gpuyard.model.workloads import Desired, Workload
-from gpuyard.store import events, leases, tenants, workloads
+from gpuyard.model.workloads import Desired, Workload, WorkloadSpec
+from gpuyard.store import events, fleet, leases, tenants, workloads
 
 Command = Callable[[Yard, str, str], Workload]
 Commands = Callable[[Yard, Sequence[str], str], list[Workload]]
@@ -145,6 +145,7 @@ def _start(c: Connection, asked: _Asked, workload: Workload) -> bool:
     quotas.take_again(c, workload.id, workload.tenant_id, asked.now_us, claim)
     if claim is not None:
         workloads.set_cpu_only(c, workload.id, asked.cpu_only)
+        fleet.advance(c, fleet.version(c))  # a plan that was made for the other way is stale
     live = {lease.replica for lease in open_ones}
     fresh = [new_lease(workload, n, asked.now_us) for n in range(workload.spec.replicas) if n not in live]
     for lease in fresh:
@@ -171,7 +172,15 @@ def _switched(asked: _Asked, workload: Workload, open_ones: Sequence[Lease]) -> 
         return None
     if any(lease.state in (LeaseState.GRANTED, LeaseState.ACTIVE) for lease in open_ones):
         raise _no_switch(workload, asked)
-    return claim_of(spec, price_nano(asked.yard, spec.slices, spec.option) if price is None else price, asked.cpu_only)
+    return claim_of(spec, _price_with_cards(asked.yard, spec) if price is None else price, asked.cpu_only)
+
+
+def _price_with_cards(yard: Yard, spec: WorkloadSpec) -> int:
+    """What an hour with its cards will cost; nothing yet where no such card is here now: then it waits for one."""
+    try:
+        return price_nano(yard, spec.slices, spec.option)
+    except YardError:
+        return 0
 
 
 def _no_switch(workload: Workload, asked: _Asked) -> YardError:

@@ -87,7 +87,7 @@ def margins_of(yard: Yard, month: Month, now_us: int) -> tuple[Margin, ...]:
         told = energy_hours(c, span_us[0] // HOUR_US, -(-span_us[1] // HOUR_US))
         used = meters.intervals(c, from_us=span_us[0], until_us=span_us[1])
         used += map(provisional, meters.open_meters(c).values())
-    shares = {line.lease_id: line.share_ppm for line in lines}
+    shares = {line.lease_id: line.share_ppm for line in lines if line.share_ppm}  # what was sent took no card
     busy = busy_hours(used, shares, span_us)
     readings = [Reading(*each) for each in told]
     months: list[CardMonth] = []

@@ -58,15 +58,15 @@ class EgressWatch:
             sent: list[Sent] = []
             for name, bytes_out in read.items():
                 lease = leases.get(c, name.rpartition("-")[0])
-                counter = None if lease is None else _counter(c, self._yard, lease, name, known.get(lease.id))
-                if lease is None or counter is None or not counter.price_per_gib_nano:
-                    changed += [] if counter is None or counter == known.get(counter.lease_id) else [counter]
+                before = None if lease is None else _counter(c, self._yard, lease, name, known.get(lease.id))
+                if lease is None or before is None:
                     continue
-                grown = _grown(counter.bytes_out, bytes_out)
-                if counter.bytes_out != bytes_out:
-                    changed.append(replace(counter, bytes_out=bytes_out))
-                if grown:
-                    sent.append(_sent(c, lease, counter.price_per_gib_nano, now_us // DAY_US, grown))
+                price = before.price_per_gib_nano
+                after = replace(before, bytes_out=bytes_out) if price else before  # else the price is all to remember
+                if after != known.get(lease.id):
+                    changed.append(after)
+                if price and (grown := _grown(before.bytes_out, bytes_out)):
+                    sent.append(_sent(c, lease, price, now_us // DAY_US, grown))
             egress.keep(c, changed, sent)
             for lease_id in {each.lease_id for each in sent} & set(last):
                 charges.mark_due(c, lease_id)  # with what it sent or not at all; what runs is posted anyway

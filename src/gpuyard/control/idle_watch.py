@@ -57,6 +57,8 @@ class IdleWatch:
                 continue
             reading = self._read(lease, workload, cards, now_us)
             readings[lease.unit_name] = reading
+            if workload.cpu_only:  # then the CPU is what it works with
+                policy = replace(policy, signals=(*policy.signals, Signal.CPU))
             if is_idle(policy, self._before.get(lease.unit_name), reading):
                 self._go_on(policy, workload, lease, spells.get(workload.id), now_us)
             elif (spell := spells.get(workload.id)) is not None and spell.paused_us is None:

@@ -25,7 +25,15 @@ class Choice(TypedDict):
     from_hours_a_year: int | None
 
 
+class Beside(TypedDict):
+    stopped_per_hour: str
+    storage_per_gib_hour: str
+    cpu_only_per_hour: str | None
+    egress_per_gib: str
+
+
 class Comparison(TypedDict):
+    beside: Beside | None
     offer: str | None
     currency: str
     hours_a_year: int

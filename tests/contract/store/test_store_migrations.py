@@ -8,7 +8,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 
 from gpuyard.billing.ledger import faults
-from gpuyard.store import charges, ledger, meters, schema, tables, tenants
+from gpuyard.store import charges, egress, ledger, meters, schema, tables, tenants
 from gpuyard.store.database import Store
 
 _INTERVAL = (
@@ -64,6 +64,36 @@ def test_what_runs_while_a_yard_is_brought_up_to_date_is_on_the_cards_that_it_ho
     with store.read() as c:
         found = meters.open_meters(c)
     assert {lease: meter.card_uuids for lease, meter in found.items()} == {"ls-1": ("GPU-a", "GPU-b"), "ls-2": ()}
+    store.close()
+
+
+def test_what_runs_while_a_yard_is_brought_up_to_date_is_charged_for_what_it_sends_only_when_started_anew(
+    empty_url: str,
+) -> None:
+    _at(empty_url, "0011")
+    lease = "INSERT INTO leases (id, workload_id, tenant_id, replica, state, run, attempt, restarts, option, not_before_us, created_us, updated_us)"
+    _say(
+        empty_url,
+        [
+            f"{lease} VALUES ('ls-1', 'wl-1', 't', 0, 'active', 3, 5, 0, 'on_demand', 0, 0, 0)",
+            f"{lease} VALUES ('ls-2', 'wl-2', 't', 0, 'stopped', 1, 1, 0, 'on_demand', 0, 0, 0)",
+            _INTERVAL,
+        ],
+    )
+    store = Store.open(empty_url)
+    with store.read() as c:
+        assert egress.counters(c, ["ls-1", "ls-2"]) == {"ls-1": egress.Counter("ls-1", "", 3, 0, None)}
+        (interval,) = meters.intervals(c)
+        assert (interval.share_ppm, interval.cpu_only) == (
+            None,
+            False,
+        )  # of how much of a card, nobody had written down
+    with store.write() as c:
+        for _ in range(2):
+            sent = egress.Sent("ls-2", 7, 90, "t", "wl-2", "w", "o", "USD", 1 << 40)
+            egress.keep(c, [egress.Counter("ls-2", "ls-2-1", 1, 90, 1 << 40)], [sent])
+        assert [each.bytes_out for each in egress.of_tenant(c, "t")] == [1 << 41]
+        assert egress.of_leases(c, ["ls-1", "ls-2"]) == egress.of_tenant(c, None, "wl-2")
     store.close()
 
 

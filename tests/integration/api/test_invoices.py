@@ -27,6 +27,8 @@ HOUR = 3_600_000_000
 BOOK: dict[str, Any] = {
     "currency": "USD",
     "storage_per_gib_hour": "0.0001",
+    "cpu_only_per_hour": "0.02",
+    "egress_per_gib": "0.09",
     "cards": {"RTX4090": {"on_demand": "0.60", "spot_floor": "0.10"}, "H100": {"on_demand": "3.00"}},
     "reserved": [{"years": 3, "discount": "45%"}, {"years": 1, "upfront": "all", "discount": "30%"}],
 }
@@ -319,6 +321,12 @@ def test_costs_are_told_by_project_and_by_organisation(api: ApiInHand) -> None:
 def test_prices_of_an_offer_are_compared_by_the_book(api: ApiInHand) -> None:
     found = api.alice.get("/v1/prices/compare?offer=rtx4090-full&hours=8760").json()
     assert (found["cheapest"], found["on_demand_a_year"]) == ("reserved 3y none", "5256.00")
+    assert found["beside"] == {
+        "stopped_per_hour": "0.00",
+        "storage_per_gib_hour": "0.0001",
+        "cpu_only_per_hour": "0.02",
+        "egress_per_gib": "0.09",
+    }
     few = api.alice.get("/v1/prices/compare?offer=rtx4090-full&hours=100").json()
     assert few["cheapest"] == "on_demand"
     assert api.alice.get("/v1/prices/compare?offer=l4-full").json()["code"] == "no_price"

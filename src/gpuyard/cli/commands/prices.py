@@ -9,7 +9,7 @@ import typer
 
 from gpuyard.cli.credentials import connect
 from gpuyard.cli.host import installed
-from gpuyard.cli.output import say, show_json, show_table, t
+from gpuyard.cli.output import ABSENT, say, show_json, show_table, t
 from gpuyard.model.errors import YardError
 
 APP = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -61,6 +61,8 @@ def _show_comparison(found: Mapping[str, Any]) -> None:
         for choice in found["choices"]
     ]
     show_table([t(f"column.{name}") for name in columns], rows)
+    if found["beside"] is not None:
+        say(t("price.beside", **{name: price or ABSENT for name, price in found["beside"].items()}))
     cheapest = found["choices"][0]
     say(
         t(

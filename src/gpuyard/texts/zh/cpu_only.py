@@ -11,5 +11,6 @@ TEXTS: dict[str, str] = {
     "reason.no_cpu_only_price": "价目表已不再有无卡实例的价格",
     "cli.run.cpu_only": "不带显卡的实例，按无卡价格计费：用于拷贝数据或编辑文件。",
     "cli.start.cpu_only": "不带显卡启动，按无卡价格计费：用于拷贝数据或编辑文件。",
+    "cli.price.beside": "显卡之外：不带显卡每小时 {cpu_only_per_hour}；停止时每小时 {stopped_per_hour}，磁盘每 GiB {storage_per_gib_hour}；容器发送每 GiB {egress_per_gib}。",
     "cli.ps.cpu_only": "{offer}（无卡）",
 }
