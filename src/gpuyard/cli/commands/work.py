@@ -93,7 +93,8 @@ def show(workload: Name, tenant: Tenant = None, as_json: AsJson = False) -> None
 
 def _lease_row(lease: types.Lease) -> tuple[object, ...]:
     cards = ", ".join(
-        " ".join(filter(None, (cut["card_uuid"], cut.get("instance"), f"({cut['guarantee']})"))) for cut in lease["slices"]
+        " ".join(filter(None, (cut["card_uuid"], cut.get("instance"), f"({cut['guarantee']})")))
+        for cut in lease["slices"]
     )
     price = f"{lease['price_per_hour']} {lease['currency']}/h" if lease["price_per_hour"] else None
     return lease["id"], lease["state"], lease["node"], cards, price, lease["restarts"], lease["reason_text"]
