@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,16 @@ import pytest
 from gpuyard.api.views import lease_view, offer_view
 from gpuyard.api.why_view import why_view
 from gpuyard.control.explaining import why
+from gpuyard.control.instances import with_others
 from gpuyard.control.launching import Launch
 from gpuyard.control.offering import SliceWish, list_offers
+from gpuyard.hardware.simulated import parse_spec, simulated_node
 from gpuyard.model.errors import YardError
 from gpuyard.model.leases import Lease
 from gpuyard.model.mig import MigPlace
 from gpuyard.model.units import MIB
 from gpuyard.model.workloads import Desired, Workload, WorkloadKind
+from gpuyard.scheduling.mig_places import room
 from gpuyard.store import fleet, leases, workloads
 from gpuyard.texts import error_text
 from hand_driven_yard import HandYard
@@ -179,3 +183,17 @@ def test_a_lease_in_an_instance_is_not_moved(hand: HandYard) -> None:
         workload, lease = workloads.get(c, made.id), leases.of_workload(c, made.id)[-1]
     assert workload is not None
     assert not is_movable(lease, workload, [lease], {workload.id})
+
+
+def test_nothing_is_leased_of_a_real_card_on_which_no_instance_was_tried() -> None:
+    node = simulated_node("n", parse_spec("1xH100:mig"))
+    real = replace(node, cards=tuple(replace(card, simulated=False) for card in node.cards))
+    uuid = real.cards[0].uuid
+
+    def left(held: frozenset[str]) -> int:
+        (seen,) = with_others([real], {}, held)
+        assert seen.cards[0].mig is not None
+        return sum(room(seen.cards[0].mig).values())
+
+    assert left(frozenset()) == 0
+    assert left(frozenset({uuid})) > 0

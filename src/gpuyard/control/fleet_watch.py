@@ -68,7 +68,9 @@ def update_fleet(yard: Yard, now_us: int) -> None:
 
 def _roster(yard: Yard, nodes: list[Node]) -> Roster:
     kind = yard.engine.default
-    nodes = with_others(nodes, yard.mig_others)
+    if any(card.mig is not None for node in nodes for card in node.cards):
+        held = frozenset[str]().union(*yard.engine.shim_cards.values())
+        nodes = with_others(nodes, yard.mig_others, held)
     return Roster.of(nodes, yard.book, kind, yard.engine.shim_on(kind), yard.engine.mps_on(kind))
 
 
