@@ -15,6 +15,8 @@ ALL_OF_IT: Final = MigPlace(-1, 0, 8)
 
 def with_instances(cards: Iterable[Card], held: Mapping[str, tuple[MigCut, ...]]) -> tuple[Card, ...]:
     """The cards with the instances that back slices, besides those of others that are there already."""
+    if not held:
+        return tuple(cards)
     return tuple(_with(card, (cut.place for cut in held.get(card.uuid, ()))) for card in cards)
 
 
