@@ -337,12 +337,12 @@ def doctor(options: UpOptions) -> DoctorReport:
     import tempfile
 
     from gpuyard.adapters import find_driver_inside, try_mps_on, try_slices
-    from gpuyard.instances import try_mig
     from gpuyard.engines.container.sockets import find_socket
     from gpuyard.hardware.confidential import find_confidential
     from gpuyard.hardware.probe import Finding
     from gpuyard.hardware.simulated import SimulatedProbe
     from gpuyard.hardware.this_machine import MachineProbe
+    from gpuyard.instances import try_mig
     from gpuyard.model.slices import SliceShape
     from gpuyard.slicing.ladder import guarantee
 

@@ -18,8 +18,8 @@ from gpuyard.engines.process.folders import COMPLAINT, LOG, Facts, UnitFolders
 from gpuyard.engines.process.records import Claim, End, Record, Start
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Unit, UnitState
 from gpuyard.model.errors import YardError
-from gpuyard.model.times import Clock
 from gpuyard.model.slices import Guarantee
+from gpuyard.model.times import Clock
 from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.ladder import enforced
 from gpuyard.slicing.mig_keeper import MigKeeper
