@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gpuyard.control.yard import Yard
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from gpuyard.model.mig import MigPlace
     from gpuyard.slicing.drivers import Driver
     from gpuyard.slicing.mig_keeper import MigKeeper
-
-_ALL_SLOTS: Final = 8
 
 
 def try_mig(
@@ -59,16 +58,14 @@ class _Others:
     """The instances that are not the yard's, as they were last seen; cards that nothing is leased of are full."""
 
     def __init__(self, keeper: MigKeeper, held: frozenset[str], lost: frozenset[str]) -> None:
-        from gpuyard.model.mig import MigPlace
+        from gpuyard.control.instances import ALL_OF_IT
 
         self._keeper = keeper
         self._held = held
-        self._full: Mapping[str, tuple[MigPlace, ...]] = {uuid: (MigPlace(-1, 0, _ALL_SLOTS),) for uuid in lost}
+        self._full: Mapping[str, tuple[MigPlace, ...]] = dict.fromkeys(lost, (ALL_OF_IT,))
         self._seen: Mapping[str, tuple[MigPlace, ...]] = {}
 
     def __call__(self) -> Mapping[str, tuple[MigPlace, ...]]:
-        try:
+        with suppress(OSError):  # NVML is silent: the probe tells of that
             self._seen = self._keeper.others(self._held) if self._held else {}
-        except OSError:
-            pass  # NVML is silent: the probe tells of that
         return {**self._seen, **self._full}

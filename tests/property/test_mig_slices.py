@@ -206,3 +206,11 @@ def test_what_a_lease_gives_back_is_its_place() -> None:
     holds = Running("l", "l", "t", "n0", ("a",), ask("l", "3g.40gb").shape, 1000, GIB, mig=cut)
     assert released(now, [holds]) == before
     assert released(now, [holds, holds]).nodes[0].cards[0].mig == before.nodes[0].cards[0].mig
+
+
+def test_a_gang_for_instances_finds_them_beside_whole_cards_of_the_same_model() -> None:
+    gang = [ask(f"{n}", "2g.20gb", mode="mig", group="g") for n in range(3)]
+    for scheduler in SCHEDULERS[1:]:
+        plan = scheduler.plan(fleet([whole("w"), whole("x")], [card("a")]), gang, NOON_US)
+        assert {placed.card_uuids for placed in plan.placements} == {("a",)}, plan.refusals
+        assert len(plan.placements) == 3

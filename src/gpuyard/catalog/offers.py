@@ -114,7 +114,7 @@ def shape_of(name: str, cards: Sequence[Card]) -> OfferShape:
     if parts is not None and present is not None:
         return OfferShape(present, SliceShape.fraction(memory[present], parts))
     known = catalog.lookup(slug) if parts is not None else None
-    if known is not None:
+    if known is not None and not any(card.model == known.name for card in cards):
         raise YardError("no_card_of_model", model=known.name, present=", ".join(sorted(memory)) or "--")
     names = [offer_name(model, each) for model in sorted(memory) for each in _fractions(model)]
     for model in sorted({card.model for card in cards if card.mig is not None}):

@@ -10,11 +10,13 @@ from sqlalchemy import Connection
 
 from gpuyard.billing.commitments import Commitment, reserve
 from gpuyard.catalog import cards
+from gpuyard.catalog.mig import profiles_of
 from gpuyard.catalog.price_terms import Upfront
 from gpuyard.control.rating_conditions import commitment_of
 from gpuyard.control.yard import Yard
 from gpuyard.model.errors import YardError
 from gpuyard.model.events import Event
+from gpuyard.model.mig import MigCard
 from gpuyard.model.names import new_id
 from gpuyard.model.slices import FRACTIONS
 from gpuyard.model.tenants import Tenant
@@ -40,8 +42,12 @@ def slice_of(offer: str) -> tuple[str, int]:
     Raises YardError `unknown_offer`.
     """
     slug, _, fraction = offer.lower().rpartition("-")
-    model = cards.lookup(slug) if fraction in FRACTIONS else None
-    if model is None:
+    model = cards.lookup(slug)
+    cut = MigCard("", True, profiles_of(model)) if model is not None else None
+    profile = next((each for each in cut.profiles if each.name == fraction), None) if cut is not None else None
+    if model is not None and cut is not None and profile is not None:
+        return model.name, cut.shape(profile).share_of_card_ppm(model.memory_bytes)
+    if model is None or fraction not in FRACTIONS:
         known = ", ".join(f"{cards.nearest(slug).lower()}-{name}" for name in FRACTIONS)
         raise YardError("unknown_offer", offer=offer[:64], known=known)
     return model.name, SHARE_WHOLE_PPM // FRACTIONS[fraction]

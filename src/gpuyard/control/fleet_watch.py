@@ -82,7 +82,9 @@ def offer_anew(yard: Yard) -> None:
 def _roster(yard: Yard, nodes: list[Node]) -> Roster:
     kind = yard.engine.default
     engine = yard.engine
-    nodes = with_others(nodes, yard.mig_others)
+    if any(card.mig is not None for node in nodes for card in node.cards):
+        held = frozenset[str]().union(*engine.shim_cards.values())
+        nodes = with_others(nodes, yard.mig_others, held)
     return Roster.of(nodes, yard.book, kind, engine.shim_on(kind), engine.mps_on(kind), engine.kernel_on(kind))
 
 

@@ -41,8 +41,10 @@ class CardView:
         return self.memory_free_bytes >= shape.memory_bytes and self.compute_free_ppm >= shape.compute_ppm
 
     def takes(self, request: Request) -> bool:
-        """Whether a slice of the request could be cut from it now, at any size: a card in MIG mode has none such."""
-        able = self.schedulable and self.mig is None and request.card_model in (None, self.model)
+        """Whether a slice of the request could be cut from it now, of any size: that is not so of a card in MIG mode, nor
+        for a request that is for such cards alone."""
+        able = self.schedulable and self.mig is None and request.mode != "mig"
+        able = able and request.card_model in (None, self.model)
         return able and self.holds(request.shape) and self.admits(request.mode)
 
     def with_instance(self, cut: MigCut) -> CardView:

@@ -22,6 +22,7 @@ class SliceInfo(TypedDict):
     compute_ppm: int
     guarantee: str
     not_protected: list[str]
+    instance: str | None
 
 
 class Lease(TypedDict):

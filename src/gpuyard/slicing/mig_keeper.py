@@ -101,7 +101,12 @@ class MigKeeper:
         for other in mig_calls.taken(self.driver, [card_uuid]).get(card_uuid, ()):
             if other.meets(place):
                 where = f"{other.start}-{other.start + other.size - 1}"
-                raise YardError("mig_place_taken", card=card_uuid, place=where, reason=f"{unit} is to be there")
+                raise YardError(
+                    "mig_place_taken",
+                    card=card_uuid,
+                    place=where,
+                    reason=f"another MIG instance is at {where}, where that of {unit} is to be",
+                )
 
     def _units(self) -> Mapping[str, _Held]:
         found: dict[str, _Held] = {}

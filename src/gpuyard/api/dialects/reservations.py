@@ -61,8 +61,7 @@ def as_instances(commitment: Commitment) -> tuple[str, int]:
     up to it."""
     sizes = sorted(FRACTIONS.items(), key=lambda each: each[1])
     if commitment.offer is not None:
-        parts = FRACTIONS[commitment.offer.rpartition("-")[2]]
-        return commitment.offer, commitment.share_ppm * parts // SHARE_WHOLE_PPM
+        return commitment.offer, commitment.share_ppm // buying.slice_of(commitment.offer)[1]
     for name, parts in sizes:
         if commitment.share_ppm % (SHARE_WHOLE_PPM // parts) == 0:
             return offer_name(commitment.card_model, name), commitment.share_ppm // (SHARE_WHOLE_PPM // parts)

@@ -18,7 +18,7 @@ TEXTS: dict[str, str] = {
     "cli.option.replica": "Which replica of a service.",
     "cli.argument.workload": "A workload's name or id.",
     "cli.up.help": "Start the yard on this machine.",
-    "cli.up.simulate": "Simulated cards, such as 8xRTX4090,2xH100.",
+    "cli.up.simulate": "Simulated cards, such as 8xRTX4090,2xH100; H100:mig for one in MIG mode.",
     "cli.up.fleet": "A fleet file (TOML) with simulated nodes.",
     "cli.up.host": "An IP address to listen on; beyond loopback it takes TLS.",
     "cli.up.port": "The port to listen on; 0 for any free one.",

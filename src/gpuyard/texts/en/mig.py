@@ -18,7 +18,7 @@ TEXTS: dict[str, str] = {
     "doctor.mig_simulated.ok": "{model} in MIG mode: its slices are instances of {profiles}.",
     "guarantee.mig_held": "The card itself keeps the instance to its memory, its multiprocessors and its part of the caches (MIG), as the driver set it up; it was tried on this card.",
     "guarantee.mig_emulated": "The card is emulated, and its driver keeps the instance to its memory and its multiprocessors, as MIG would.",
-    "guarantee.mig_not_held": "The card is in MIG mode, and no instance could be made or tried on it: nothing is leased of it.",
+    "guarantee.mig_not_held": "The card is in MIG mode, and no instance could be made or tried on it: nothing is leased of it. A yard tries when it starts.",
     "guarantee.mig_no_containers": "The card is in MIG mode, and containers get no MIG instances.",
     "guarantee.mig_shared": "Power and the PCIe link are shared by all instances of the card, and so is the loss of the whole card.",
 }

@@ -18,7 +18,7 @@ TEXTS: dict[str, str] = {
     "cli.option.replica": "服务的第几个副本。",
     "cli.argument.workload": "负载的名称或编号。",
     "cli.up.help": "在本机启动算力场。",
-    "cli.up.simulate": "模拟显卡，例如 8xRTX4090,2xH100。",
+    "cli.up.simulate": "模拟显卡，例如 8xRTX4090,2xH100；H100:mig 表示处于 MIG 模式。",
     "cli.up.fleet": "描述模拟节点的机群文件（TOML）。",
     "cli.up.host": "监听的 IP 地址；非本机回环地址须启用 TLS。",
     "cli.up.port": "监听的端口；0 表示任意空闲端口。",

@@ -18,7 +18,7 @@ TEXTS: dict[str, str] = {
     "doctor.mig_simulated.ok": "{model} 处于 MIG 模式：其切片是 {profiles} 的实例。",
     "guarantee.mig_held": "由显卡自身按驱动的设置把实例限制在其显存、多处理器和缓存份额内（MIG）；已在此卡上试过。",
     "guarantee.mig_emulated": "此卡是仿真的，其驱动像 MIG 一样把实例限制在其显存和多处理器内。",
-    "guarantee.mig_not_held": "此卡处于 MIG 模式，但无法在其上创建或试用实例：不出租。",
+    "guarantee.mig_not_held": "此卡处于 MIG 模式，但无法在其上创建或试用实例：不出租。算力场启动时会试验。",
     "guarantee.mig_no_containers": "此卡处于 MIG 模式，容器得不到 MIG 实例。",
     "guarantee.mig_shared": "功耗和 PCIe 链路由该卡的所有实例共享，整卡失效也会影响所有实例。",
 }
