@@ -302,6 +302,10 @@ def test_a_card_in_mig_mode_is_named_in_a_finding(nvml: FakeNvml) -> None:
     nvml.add("NVIDIA H200", 143771, mig=1)
     report = NvidiaProbe().probe()
     assert findings(report)["mig_mode"].params["model"] == "H200"
+    assert findings(report)["mig_mode"].ok is False  # this driver does not tell how the card can be cut
+    (card,) = report.nodes[0].cards
+    assert card.mig is not None
+    assert card.mig.profiles == ()
     assert all(has_a_sentence(finding) for finding in report.findings)
 
 

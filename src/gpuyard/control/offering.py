@@ -166,7 +166,9 @@ def _instance(wish: SliceWish, model: str, cards: Sequence[Card]) -> SliceReques
     card = next(card.mig for card in cards if card.model == model and card.mig is not None)
     profile = profile_for(card, wanted)
     if profile is None:
-        largest = max(card.profiles, key=lambda each: (each.compute_slices, each.memory_bytes))
+        largest = max(card.profiles, key=lambda each: (each.compute_slices, each.memory_bytes), default=None)
+        if largest is None:
+            raise YardError("mig_too_large", model=model, largest="--", memory="--", offer="--")
         memory, offer = format_size(largest.memory_bytes), catalog_offers.offer_name(model, largest.name)
         raise YardError("mig_too_large", model=model, largest=largest.name, memory=memory, offer=offer)
     return SliceRequest(card.shape(profile), model, 1, catalog_offers.offer_name(model, profile.name), mig=True)

@@ -17,7 +17,8 @@ _INSTANCES: Final = 16
 
 
 def read(nvml: ModuleType, handle: Any) -> MigCard | None:
-    """The card's MIG side; None where it has none. Raises NVMLError where the card is lost meanwhile."""
+    """The card's MIG side; None where it has none. One in MIG mode has no profiles where the driver does not tell them.
+    Raises NVMLError where the card is lost meanwhile."""
     try:
         current, _ = nvml.nvmlDeviceGetMigMode(handle)
     except nvml.NVMLError as error:
@@ -25,7 +26,7 @@ def read(nvml: ModuleType, handle: Any) -> MigCard | None:
             raise
         return None
     profiles = tuple(filter(None, (_profile(nvml, handle, number) for number in range(_PROFILES))))
-    if not profiles:
+    if not profiles and not current:
         return None
     taken: list[MigPlace] = []
     if current:

@@ -102,7 +102,7 @@ class NvidiaProbe:
         if told is not None:
             profiles = ", ".join(profile.name for profile in told.profiles)
             params = {"card": card.uuid, "model": card.model, "profiles": profiles, "instances": len(told.taken)}
-            findings.append(Finding("mig_mode" if told.enabled else "mig_profiles", True, params))
+            findings.append(Finding("mig_mode" if told.enabled else "mig_profiles", bool(told.profiles), params))
         return told
 
     def _card(self, nvml: ModuleType, handle: Any, driver: str | None, findings: list[Finding]) -> Card:

@@ -252,8 +252,10 @@ def _lack(node: NodeView, cut: Sequence[CardView], request: Request) -> Shortfal
         return Shortfall(node.name, "mig_no_containers")
     profiles = [profile.name for card in cut if (profile := _profile(card, request)) is not None]
     if not profiles:
-        largest = max((profile for card in cut if card.mig for profile in card.mig.profiles), key=_weight)
-        return Shortfall(node.name, "mig_too_large", {"largest": largest.name, "memory": largest.memory_bytes})
+        known = [profile for card in cut if card.mig is not None for profile in card.mig.profiles]
+        largest = max(known, key=_weight, default=None)
+        name, memory = (_NOWHERE, 0) if largest is None else (largest.name, largest.memory_bytes)
+        return Shortfall(node.name, "mig_too_large", {"largest": name, "memory": memory})
     if node.cpu_free_milli < request.cpu_milli and _any_place(cut, request):
         return Shortfall(node.name, "no_cpu", {"free": node.cpu_free_milli, "wanted": request.cpu_milli})
     if node.memory_free_bytes < request.memory_bytes and _any_place(cut, request):

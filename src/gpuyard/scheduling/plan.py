@@ -41,7 +41,7 @@ class CardView:
         return self.memory_free_bytes >= shape.memory_bytes and self.compute_free_ppm >= shape.compute_ppm
 
     def takes(self, request: Request) -> bool:
-        """Whether a slice of the request could be cut from it now, of any size: that is not so of a card in MIG mode, nor
+        """Whether a slice of the request could be cut from it now, of any size. Not from a card in MIG mode, and not
         for a request that is for such cards alone."""
         able = self.schedulable and self.mig is None and request.mode != "mig"
         able = able and request.card_model in (None, self.model)

@@ -41,7 +41,7 @@ def taken(driver: Driver, card_uuids: Sequence[str]) -> dict[str, tuple[MigPlace
 
 
 def make(driver: Driver, card_uuid: str, place: MigPlace) -> str:
-    """Has an instance exactly there, as `mig_nvidia.make`; its name for CUDA. Raises OSError where it cannot be made."""
+    """Has an instance exactly there, as `mig_nvidia.make` does; its name for CUDA. Raises OSError where that fails."""
     return str(_run(driver, "make", card_uuid, place.profile_id, place.start, place.size))
 
 

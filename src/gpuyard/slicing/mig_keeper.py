@@ -91,7 +91,7 @@ class MigKeeper:
         return frozenset(self._units())
 
     def others(self, card_uuids: Iterable[str]) -> dict[str, tuple[MigPlace, ...]]:
-        """The instances on these cards that are not ours, where there are any. Raises OSError where NVML does not tell."""
+        """The instances on these cards that are not ours, where there are any. Raises OSError where NVML is silent."""
         ours = {(held.card_uuid, held.place) for held in self._units().values() if held.boot_id == self._boot_id}
         seen = mig_calls.taken(self.driver, sorted(card_uuids))
         found = {card: tuple(place for place in places if (card, place) not in ours) for card, places in seen.items()}

@@ -57,6 +57,8 @@ def try_instances(keeper: MigKeeper, cards: Sequence[MigCard], python: str = sys
 
 
 def _try(keeper: MigKeeper, card: MigCard, python: str) -> str | None:
+    if not card.profiles:
+        return "the driver does not tell what it can be cut into"
     smallest = min(card.profiles, key=lambda profile: (profile.size, profile.compute_slices, profile.id))
     try:
         there = mig_calls.taken(keeper.driver, [card.card_uuid])[card.card_uuid]

@@ -15,6 +15,7 @@ TEXTS: dict[str, str] = {
     "doctor.mig.ok": "MIG instances hold slices on {cards} cards: a program was tried in one of each{detail}.",
     "doctor.mig.missing": "Nothing is leased of the cards in MIG mode: {detail}.",
     "doctor.mig_mode.ok": "{model} {card} is in MIG mode: its slices are instances of {profiles}; {instances} are there. `nvidia-smi -i {card} -mig 0` turns that off, to lease it whole.",
+    "doctor.mig_mode.missing": "{model} {card} is in MIG mode, and its driver does not tell how it can be cut: nothing is leased of it. `nvidia-smi -i {card} -mig 0` turns the mode off.",
     "doctor.mig_simulated.ok": "{model} in MIG mode: its slices are instances of {profiles}.",
     "guarantee.mig_held": "The card itself keeps the instance to its memory, its multiprocessors and its part of the caches (MIG), as the driver set it up; it was tried on this card.",
     "guarantee.mig_emulated": "The card is emulated, and its driver keeps the instance to its memory and its multiprocessors, as MIG would.",

@@ -15,6 +15,7 @@ TEXTS: dict[str, str] = {
     "doctor.mig.ok": "{cards} 块卡上的切片由 MIG 实例保证：每块卡都在一个实例中试运行过程序{detail}。",
     "doctor.mig.missing": "处于 MIG 模式的卡不出租：{detail}。",
     "doctor.mig_mode.ok": "{model} {card} 处于 MIG 模式：其切片是 {profiles} 的实例；现有 {instances} 个。用 `nvidia-smi -i {card} -mig 0` 可关闭该模式以整卡出租。",
+    "doctor.mig_mode.missing": "{model} {card} 处于 MIG 模式，但其驱动没有说明如何切分：不出租。用 `nvidia-smi -i {card} -mig 0` 可关闭该模式。",
     "doctor.mig_simulated.ok": "{model} 处于 MIG 模式：其切片是 {profiles} 的实例。",
     "guarantee.mig_held": "由显卡自身按驱动的设置把实例限制在其显存、多处理器和缓存份额内（MIG）；已在此卡上试过。",
     "guarantee.mig_emulated": "此卡是仿真的，其驱动像 MIG 一样把实例限制在其显存和多处理器内。",
