@@ -18,7 +18,7 @@ from gpuyard.model.said import Said
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.slicing.drivers import Driver
 from gpuyard.slicing.keeper import SliceKeeper
-from gpuyard.slicing.kernel_limits import UNLIMITED, KernelLimits, cgroup_of, missing_for
+from gpuyard.slicing.kernel_limits import UNLIMITED, KernelLimits, cgroup_of, missing_for, pass_on
 from gpuyard.slicing.kernel_trial import try_kernel
 from gpuyard.testing.machine import LIMITING_DRIVER, Machine
 from slices_in_hand import MIB, Shop, compile_tenant
@@ -361,3 +361,15 @@ def test_nothing_is_claimed_on_a_card_whose_limit_is_lost_until_it_is_set_again(
     shop.machine.withdraw(refused)
     shop.keeper.strangers()
     assert shop.keeper.kernel.lost_cards() == frozenset()
+
+
+def test_the_controller_is_passed_on_where_the_kernel_has_it_and_nothing_is_written_elsewhere(tmp_path: Path) -> None:
+    """A machine whose groups pass the kernel's controller on from one to the next: none here does."""
+    units = tmp_path / "system.slice" / "gpuyard"
+    units.mkdir(parents=True)
+    for folder, has in ((tmp_path, "cpu dmem"), (units.parent, "cpu dmem memory"), (units, "cpu")):
+        (folder / "cgroup.controllers").write_text(f"{has}\n")
+        (folder / "cgroup.subtree_control").write_text("")
+    pass_on(units, tmp_path)
+    control = [folder / "cgroup.subtree_control" for folder in (tmp_path, units.parent, units)]
+    assert [file.read_text() for file in control] == ["+dmem", "+dmem", ""]

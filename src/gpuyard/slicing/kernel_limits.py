@@ -99,6 +99,7 @@ class KernelLimits:
         """
         for root in {self._mount, self._seen}:
             self._make(root / group.lstrip("/"))
+        _pass_on_here(self._units)  # which is ours alone
         wanted = [(uuid, self.folder(group), limit) for uuid, limit in cards.items()]
         told = _nvml(self._driver, wanted)
         for (uuid, _, limit), one in zip(wanted, told, strict=True):
@@ -178,10 +179,13 @@ def pass_on(units: Path, mount: Path) -> None:
     folder = mount
     for part in ("", *units.relative_to(mount).parts):
         folder = folder / part
-        with suppress(OSError):
-            control = folder / "cgroup.subtree_control"
-            if _CONTROLLER in (folder / "cgroup.controllers").read_text().split():
-                control.write_text(f"+{_CONTROLLER}")
+        _pass_on_here(folder)
+
+
+def _pass_on_here(folder: Path) -> None:
+    with suppress(OSError):
+        if _CONTROLLER in (folder / "cgroup.controllers").read_text().split():
+            (folder / "cgroup.subtree_control").write_text(f"+{_CONTROLLER}")
 
 
 def cgroup_of(pid: int | str) -> str | None:
