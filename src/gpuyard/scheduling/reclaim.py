@@ -75,7 +75,9 @@ def plan_reclaim(
         if found is None:
             continue
         chosen, used = found
-        chosen = _needed(scheduler, _only(snapshot, used), gang, chosen, victims, now_us)
+        # Gangs that go leave other nodes too, on which one of the others may turn out not to be in the way.
+        freed = used | {lease.node for name in chosen for lease in victims[name].leases}
+        chosen = _needed(scheduler, _only(snapshot, freed), gang, chosen, victims, now_us)
         if chosen is not None:
             return _reclaim(gang, chosen, victims)
     if len(victims) <= MAX_TRIED:  # places that only the scheduler's own order of packing finds
