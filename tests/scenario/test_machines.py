@@ -50,7 +50,7 @@ def test_a_machine_joins_works_through_the_death_of_the_yard_and_ends_when_it_is
     line = yard.run("machines", "invite", "--name", "rack2").split()[1:]
     wrong = [re.sub(r"\.[0-9a-f]{64}$", "." + "00" * 32, word) for word in line]
     refused = yard.cli(*wrong)
-    assert (refused.returncode, "[yard_not_trusted]" in refused.stderr) == (8, True)
+    assert (refused.returncode, "[join_not_trusted]" in refused.stderr) == (8, True)
     yard.run(*line)
     assert yard.json("machine", "show")["id"].endswith("/machine/rack2")
     again = yard.cli(*line, environment={"GPUYARD_LANG": "zh"})

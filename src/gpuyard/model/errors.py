@@ -96,6 +96,8 @@ STATUS_BY_CODE: Final[dict[str, int]] = {
     "invitation_not_found": 404,
     "join_token_invalid": 400,
     "join_refused": 403,
+    "join_not_trusted": 502,
+    "join_in_clear": 422,
     "machine_request_refused": 422,
     "machine_refused": 403,
     "card_of_another": 409,

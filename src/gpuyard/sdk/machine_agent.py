@@ -59,6 +59,7 @@ class Agent:
     failures: int = 0
     _heard: tuple[datetime, float] | None = None  # the yard's clock at the last heartbeat, and ours that never jumps
     _told: str | None = None  # the digest of the inventory that the yard has
+    _not_told: tuple[str, str] | None = None  # why the yard did not take the last one, and which
     _looked_s: float | None = None
     _told_s: float = 0.0
     _skewed: bool = False
@@ -122,18 +123,21 @@ class Agent:
 
     def _tell_cards(self, identity: Identity, known: bool) -> None:
         now_s = self.monotonic_s()
-        if known and self._looked_s is not None and now_s - self._looked_s < LOOK_EVERY_S:
+        lately = self._looked_s is not None and now_s - self._looked_s < LOOK_EVERY_S
+        if lately and (known or self._not_told is not None):
             return
         found = self.inventory()
         digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
         if not known or digest != self._told or now_s - self._told_s > TELL_ANYWAY_S:
             try:
                 self._send(identity, "POST", "/inventory", found)
+                self._told, self._told_s, self._not_told = digest, now_s, None
             except YardError as error:
                 if error.code not in _NOT_TOLD:
                     raise
-                self.tell("not_told", {"why": error})
-            self._told, self._told_s = digest, now_s
+                if self._not_told != (error.code, digest):
+                    self.tell("not_told", {"why": error})
+                self._told, self._not_told = None, (error.code, digest)
         self._looked_s = now_s
 
     def _hear(self, now: str) -> None:

@@ -24,18 +24,22 @@ def join(
     place, it is to be called again with the same token. `again`: even where the machine has joined already. `ca` (PEM):
     trusted where the token names no authority, in place of what the system trusts.
 
-    Raises YardError `join_token_invalid`, `machine_already_joined`, `machine_state_unusable`, `yard_not_trusted`, and
-    what the yard refuses.
+    Raises YardError `join_token_invalid`, `machine_already_joined`, `machine_state_unusable`, `join_not_trusted`,
+    `join_in_clear`, and what the yard refuses.
     """
     parsed = parse_join_token(token)
     check_name(name)
     known = folder.identity()
     if known is not None and not again:
         raise YardError("machine_already_joined", name=known.joined.name, url=known.joined.url)
-    authority = _trusted(url, parsed, ca)
     key = folder.pending_key()
-    with Client(url, ca=authority) as client:
-        granted = client.send(calls.join(parsed.secret, name, signing_request(key, name)))
+    try:
+        with Client(url, ca=_trusted(url, parsed, ca)) as client:
+            granted = client.send(calls.join(parsed.secret, name, signing_request(key, name)))
+    except YardError as error:
+        if error.code == "yard_not_trusted":
+            raise YardError("join_not_trusted", **error.params) from error
+        raise
     joined = Joined(granted["name"], granted["id"], granted["address"], granted["authorities"], url.rstrip("/"))
     folder.save(joined, key, granted["certificate"])
     saved = folder.identity()
@@ -48,13 +52,13 @@ def join(
 def _trusted(url: str, token: JoinToken, ca: str | None) -> str | None:
     """The authority that the token pins (PEM); None where the system's own trust decides.
 
-    Raises YardError `yard_not_trusted` before anything secret is sent.
+    Raises YardError `yard_not_trusted`, `join_in_clear` before anything secret is sent.
     """
     parts = urlsplit(url)
     if parts.scheme == "https":
         return ca if token.ca_sha256 is None else fetch_authority(url, token.ca_sha256)
     if token.ca_sha256 is not None or not _is_loopback(parts.hostname or ""):
-        raise YardError("yard_not_trusted", url=url, reason="it is not asked over https")
+        raise YardError("join_in_clear", url=url)
     return None
 
 

@@ -39,16 +39,19 @@ def join(gate: Gate, secret: str, name: str, request: bytes, address: str | None
     """
     check_name(name)
     context = {"gpuyard:Invitation": "--"}
+    digest = secret_digest(secret)
     try:
+        with gate.yard.store.read() as c:
+            invited = machines.invitation(c, digest)
+        if invited is None:  # before anything else that a stranger sent is read, and without keeping writers waiting
+            raise YardError("join_refused", refusal="token_unknown")
+        context["gpuyard:Invitation"] = invited.id
+        key = requested_key(request, gate.authorities.yard_id, name)
         with gate.yard.store.write() as c:
-            invitation = machines.invitation(c, secret_digest(secret))
-            if invitation is not None:
-                context["gpuyard:Invitation"] = invitation.id
-            key = requested_key(request, gate.authorities.yard_id, name)
-            machine = _let_in(gate, c, invitation, key_digest(key), name)
+            machine = _let_in(gate, c, machines.invitation(c, digest), key_digest(key), name)
             issued = gate.authorities.issue(key, name, gate.wall())
-            _write_down(gate, c, machine, issued, invitation and invitation.id)
-            data = {"certificate": issued.sha256, "invitation": context["gpuyard:Invitation"]}
+            _write_down(gate, c, machine, issued, invited.id)
+            data = {"certificate": issued.sha256, "invitation": invited.id}
             told = Event("machine.joined", name, gate.yard.clock.now_us(), None, machine.joined_by, data)
             events.append(c, [told])
             # Inside of the transaction: what it decided and what it changed are written down together or not at all.

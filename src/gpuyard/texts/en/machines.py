@@ -6,6 +6,8 @@ TEXTS: dict[str, str] = {
     "error.invitation_not_found": "There is no invitation '{invitation}' that is still open: see `gpuyard machines invitations`.",
     "error.join_token_invalid": "That is no join token: copy the whole line that `gpuyard machines invite` printed.",
     "error.join_refused": "The yard does not let this machine join: {refusal}. Ask its operator for `gpuyard machines invite`.",
+    "error.join_not_trusted": "{url} was not joined and was not sent the token ({reason}): use the whole line that `gpuyard machines invite` printed, see who answers there, or trust a company's own authority with --ca FILE.",
+    "error.join_in_clear": "A join token goes in clear text to this machine alone, and not to {url}: have the yard speak TLS (`gpuyard up --tls`) and use its https address.",
     "error.machine_request_refused": "The certificate request was refused: {refusal}. Let `gpuyard machine join` or `gpuyard machine run` make it.",
     "error.machine_refused": "The yard does not take this machine's certificate: {refusal}. Ask its operator; with a new token, `gpuyard machine join --again` joins anew.",
     "error.card_of_another": "Card {card} was not taken: {machine} has it and is at work; take it out there, or revoke that machine.",

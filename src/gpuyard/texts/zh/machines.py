@@ -6,6 +6,8 @@ TEXTS: dict[str, str] = {
     "error.invitation_not_found": "没有仍然有效的邀请“{invitation}”：请看 `gpuyard machines invitations`。",
     "error.join_token_invalid": "这不是加入令牌：请完整复制 `gpuyard machines invite` 输出的那一行。",
     "error.join_refused": "算力场不允许本机加入：{refusal}。请让管理员执行 `gpuyard machines invite`。",
+    "error.join_not_trusted": "没有加入 {url}，也没有向其发送令牌（{reason}）：请完整使用 `gpuyard machines invite` 输出的那一行，查明应答者是谁，或用 --ca 文件信任企业自有 CA。",
+    "error.join_in_clear": "加入令牌只能以明文发给本机，不能发给 {url}：请让算力场启用 TLS（`gpuyard up --tls`）并使用其 https 地址。",
     "error.machine_request_refused": "证书请求被拒绝：{refusal}。请由 `gpuyard machine join` 或 `gpuyard machine run` 生成。",
     "error.machine_refused": "算力场不接受本机的证书：{refusal}。请联系管理员；拿到新令牌后用 `gpuyard machine join --again` 重新加入。",
     "error.card_of_another": "显卡 {card} 未被接受：{machine} 正在使用它；请先从那台机器移除，或吊销那台机器。",
