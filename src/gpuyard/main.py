@@ -320,79 +320,10 @@ def simulate(options: SimulateOptions, progress: Callable[[int, int | None], Non
 
 
 def doctor(options: UpOptions) -> DoctorReport:
-    """What this machine has and can guarantee, without a yard: findings (name, ok, params) and guarantees by card."""
-    import shutil
-    import tempfile
+    """What this machine has and can guarantee, without a yard."""
+    from gpuyard.doctoring import doctor as look
 
-    from gpuyard.adapters import find_driver_inside, find_encryption, try_mps_on, try_slices
-    from gpuyard.engines.container.sockets import find_socket
-    from gpuyard.hardware.confidential import find_confidential
-    from gpuyard.hardware.probe import Finding
-    from gpuyard.hardware.simulated import SimulatedProbe
-    from gpuyard.hardware.this_machine import MachineProbe
-    from gpuyard.instances import try_mig
-    from gpuyard.limiting import scratch_groups, try_kernel_on
-    from gpuyard.model.slices import SliceShape
-    from gpuyard.slicing.ladder import guarantee
-
-    probe = SimulatedProbe.from_spec(options.simulate) if options.simulate else MachineProbe()
-    report = probe.probe()
-    engine = find_socket()
-    findings = [*report.findings]
-    podman = shutil.which("podman") is not None or (engine is not None and engine.podman)
-    findings.append(Finding("podman", podman))
-    findings.append(Finding("docker", engine is not None and not engine.podman))
-    findings.append(find_confidential())
-    findings.append(find_encryption())
-    kind = options.runtime if options.runtime != "auto" else "process"
-    cards = [card for node in report.nodes for card in node.cards]
-    shim, mps, by_kernel = frozenset[str](), frozenset[str](), frozenset[str]()
-    if cards and kind != "simulated":
-        with tempfile.TemporaryDirectory() as scratch:
-            wanted = options.kernel_limits
-            keeper, shim, finding = try_slices(cards, Path(scratch), options.simulate is not None, wanted)
-            findings.append(finding)
-            if keeper is not None:
-                if keeper.mps is not None:
-                    keeper.mps.contained = kind == "container"
-                mps, finding = try_mps_on(keeper, shim, options.mps)
-                findings.append(finding)
-                with scratch_groups() as groups:
-                    by_kernel, finding = try_kernel_on(keeper, shim, mps, groups, wanted)
-                findings.append(finding)
-                instances, found = try_mig(cards, keeper.driver, Path(scratch), "doctor")[1:]
-                shim, findings = (shim | instances if kind == "process" else shim), [*findings, *found]
-        if kind == "container":
-            inside = find_driver_inside(keeper, options.simulate is not None, shim) if keeper is not None else None
-            shim &= inside.cards if inside is not None else frozenset()
-            by_kernel = frozenset() if engine is not None and not engine.podman else by_kernel & shim
-    return {
-        "findings": [{"name": f.name, "ok": f.ok, "params": dict(f.params)} for f in findings],
-        "cards": [
-            {
-                "uuid": card.uuid,
-                "model": card.model,
-                "node": card.node,
-                "pci_address": card.pci_address,
-                "memory_bytes": card.memory_bytes,
-                "driver": card.driver,
-                "simulated": card.simulated,
-                "guarantees": [
-                    {
-                        "shape": name,
-                        "guarantee": verdict.guarantee.value,
-                        "because": verdict.because,
-                        "not_protected": list(verdict.not_protected),
-                    }
-                    for name, parts in ((("full", 1), ("fraction", 2)) if card.mig is None else (("instance", 1),))
-                    for verdict in [
-                        guarantee(card, SliceShape.fraction(card.memory_bytes, parts), kind, shim, mps, by_kernel)
-                    ]
-                ],
-            }
-            for card in cards
-        ],
-    }
+    return look(options)
 
 
 __all__ = ["Started", "UpOptions", "doctor", "open_yard", "run", "up"]
