@@ -15,5 +15,13 @@ class Said:
     params: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
+class SaidError(OSError):
+    """What the system or a program refused, where there are words of ours for it."""
+
+    def __init__(self, detail: str, said: Said) -> None:
+        super().__init__(detail)
+        self.said = said
+
+
 # Why something does not hold: a sentence of ours, or what the system or a program said in its own words.
 Why = Said | str

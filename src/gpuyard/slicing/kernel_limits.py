@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gpuyard.model.said import Said, Why
+from gpuyard.model.said import Said, SaidError, Why
 from gpuyard.slicing.drivers import Driver
 
 UNLIMITED: Final = (1 << 64) - 1  # NVML_DEVICE_MEMORY_LIMIT_MAX
@@ -52,14 +52,6 @@ for uuid, folder, wanted in json.loads(sys.argv[1]):
         told.append(None)
 print(json.dumps(told))
 """
-
-
-class LimitRefused(OSError):
-    """What NVML said, where there are words of ours for it."""
-
-    def __init__(self, detail: str, said: Why) -> None:
-        super().__init__(detail)
-        self.said = said
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +207,7 @@ def _nvml(driver: Driver, wanted: Collection[tuple[str, str, int | None]]) -> li
         raise OSError(f"NVML does not answer within {_TIMEOUT_S} s") from error
     if done.returncode != 0:
         last = done.stderr.strip().rpartition("\n")[2] or "NVML"
-        name = last.partition(":")[0].rpartition(".")[2]
-        raise LimitRefused(last, _SAID.get(name, last))
+        said = _SAID.get(last.partition(":")[0].rpartition(".")[2])
+        raise SaidError(last, said) if said is not None else OSError(last)
     told: list[Any] = json.loads(done.stdout)
     return [None if one is None else GroupLimit(*one) for one in told]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gpuyard.model.said import SaidError
 from gpuyard.slicing.compute_mode import CardMode, mode_of, set_mode
 from gpuyard.slicing.drivers import Driver
 from gpuyard.slicing.mps_daemon import SHARED_MEMORY, Ceiling, MpsDaemon
@@ -101,6 +102,8 @@ class MpsCards:
             self._retry_at[card_uuid] = time.monotonic() + _RETRY_S
             with suppress(OSError):  # exclusive, and nobody there to serve: the first program would have all of it
                 set_mode(self._driver, card_uuid, CardMode.PROHIBITED)
+            if isinstance(error, SaidError):
+                raise
             raise OSError(str(error)) from error
         self._shut.pop(card_uuid, None)
         self._retry_at.pop(card_uuid, None)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gpuyard.model.said import Said, SaidError
 from gpuyard.model.units import MIB, SHARE_WHOLE_PPM
 from gpuyard.slicing.ledger import start_time_of
 
@@ -109,7 +110,8 @@ class MpsDaemon:
     def start(self) -> None:
         """Starts it where it does not run, and waits until it answers. Raises OSError."""
         if len(os.fsencode(self.pipes)) > _LONGEST_PATH:
-            raise OSError(f"{self.pipes}: too long a path for MPS; choose a state folder with a shorter one")
+            detail = f"{self.pipes}: too long a path for MPS; choose a state folder with a shorter one"
+            raise SaidError(detail, Said("trial.mps_path", {"path": self.pipes}))
         for folder in (self.folder, self.pipes, self.folder / "log"):
             folder.mkdir(exist_ok=True, mode=0o755)
             folder.chmod(0o755)
@@ -142,15 +144,15 @@ class MpsDaemon:
         while not (servers := self.servers()) and time.monotonic() < deadline:
             time.sleep(0.05)
         if not servers:
-            raise OSError(
-                "the MPS server does not start: another program has the card open, or a server that outlived its daemon"
-            )
+            detail = "another program has the card open, or a server that outlived its daemon"
+            raise SaidError(f"the MPS server does not start: {detail}", Said("trial.mps_no_server"))
         for server in servers:
             self.ask(f"set_active_thread_percentage {server} {share}")
             self.ask(f"set_device_pinned_mem_limit {server} 0 {memory}")
         told = self.ask("get_default_active_thread_percentage").split()
         if not told or abs(float(told[-1]) - float(share)) > 0.1:  # it tells one digit after the point
-            raise OSError(f"the MPS control daemon was told {share} % of the multiprocessors, and says {told}")
+            detail = f"the MPS control daemon was told {share} % of the multiprocessors, and says {told}"
+            raise SaidError(detail, Said("trial.mps_share", {"share": share, "told": " ".join(told)}))
 
     def servers(self) -> tuple[int, ...]:
         """The pids of its servers."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gpuyard.model.errors import YardError
-from gpuyard.model.said import Said, Why
+from gpuyard.model.said import Said, SaidError, Why
 from gpuyard.model.slices import Guarantee, Slice, SliceShape
 from gpuyard.slicing.keeper import SliceKeeper
 
@@ -93,10 +93,11 @@ def why(error: Exception) -> Why:
     match error:
         case subprocess.TimeoutExpired():
             return Said("trial.timeout", {"seconds": f"{error.timeout:g}"})
-        case OSError() if isinstance(said := getattr(error, "said", None), Said | str):
-            return said
+        case SaidError():
+            return error.said
+        case YardError(__cause__=SaidError() as cause):
+            return cause.said
         case YardError():
-            said = getattr(error.__cause__, "said", None)
-            return said if isinstance(said, Said) else str(error.params.get("reason", error.code))
+            return str(error.params.get("reason", error.code))
         case _:
             return str(error)

@@ -43,5 +43,8 @@ TEXTS: dict[str, str] = {
     "trial.mps_multiprocessors": "a program sees {seen} multiprocessors, and its share is {most}",
     "trial.mps_unplaced_get_in": "a program that names no partition gets in",
     "trial.kernel_busy": "programs use it now, and trying would take memory from them",
+    "trial.mps_path": "{path} is too long a path for MPS: choose a state folder with a shorter one",
+    "trial.mps_no_server": "the MPS server does not start: another program has the card open, or a server that outlived its daemon",
+    "trial.mps_share": "the MPS control daemon was told {share} % of the multiprocessors, and says {told}",
     "trial.mps_others_get_in": "a program that is no client of MPS gets in beside it",
 }

@@ -43,5 +43,8 @@ TEXTS: dict[str, str] = {
     "trial.mps_multiprocessors": "程序看到 {seen} 个多处理器，而其份额是 {most}",
     "trial.mps_unplaced_get_in": "没有指明分区的程序也能使用",
     "trial.kernel_busy": "现在有程序在用此卡，试验会占用它们的显存",
+    "trial.mps_path": "{path} 对 MPS 来说路径太长：请选择路径更短的状态目录",
+    "trial.mps_no_server": "MPS 服务器没有启动：有别的程序打开着此卡，或有比守护进程活得久的服务器",
+    "trial.mps_share": "要求 MPS 控制守护进程使用 {share} % 的多处理器，而它回答 {told}",
     "trial.mps_others_get_in": "不是 MPS 客户端的程序也能同时使用此卡",
 }
