@@ -284,6 +284,19 @@ def test_a_unit_that_writes_on_while_its_mount_dies_and_comes_back_leaves_nothin
     assert list(real.folders.opened_root.glob("*/*")) == []
 
 
+def test_a_mount_is_replaced_on_a_file_system_that_cannot_exchange_folders(
+    real: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpuyard.engines.volumes.showing._exchanged", lambda *_: False)
+    real.volumes.create(DATA, KEY)
+    (real.opened() / "file").write_bytes(PLAIN)
+    os.kill(real.holder(), signal.SIGKILL)
+    wait_for(lambda: not real.volumes.is_open(DATA))
+    assert real.volumes.settle({DATA}, {DATA}) == (DATA,)
+    assert (real.opened() / "file").read_bytes() == PLAIN
+    assert gocryptfs.mounted(real.root) == {real.folders.opened(DATA)}
+
+
 def test_files_that_are_open_keep_a_volume_open(real: Case) -> None:
     real.volumes.create(DATA, KEY)
     with (real.opened() / "file").open("wb"):

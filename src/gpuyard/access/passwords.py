@@ -5,16 +5,16 @@ from __future__ import annotations
 import secrets
 import unicodedata
 from functools import cache
-
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+from typing import TYPE_CHECKING
 
 from gpuyard.model.errors import YardError
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
 
 MIN_LENGTH = 12
 MAX_LENGTH = 256
 _DIFFERENT = 5  # letters that a password has at least
-_HASHER = PasswordHasher()
 
 
 def check_new(password: str, user: str) -> None:
@@ -31,26 +31,36 @@ def check_new(password: str, user: str) -> None:
 
 def encode(password: str) -> str:
     """What is stored. Takes tens of milliseconds of a core on purpose."""
-    return _HASHER.hash(_normal(password))
+    return _hasher().hash(_normal(password))
 
 
 def matches(encoded: str | None, password: str) -> bool:
     """Whether it is the password. The same work where there is none to compare with, so that nobody learns that."""
+    from argon2.exceptions import InvalidHashError, VerificationError
+
     against = encoded or _nobodys()
     try:
-        return _HASHER.verify(against, _normal(password)[: 4 * MAX_LENGTH]) and encoded is not None
+        return _hasher().verify(against, _normal(password)[: 4 * MAX_LENGTH]) and encoded is not None
     except (VerificationError, InvalidHashError):
         return False
 
 
 def is_outdated(encoded: str) -> bool:
     """Whether it was made with other parameters than today's."""
-    return _HASHER.check_needs_rehash(encoded)
+    return _hasher().check_needs_rehash(encoded)
+
+
+@cache
+def _hasher() -> PasswordHasher:
+    """Made when it is first wanted: most servers never see a password."""
+    from argon2 import PasswordHasher
+
+    return PasswordHasher()
 
 
 @cache
 def _nobodys() -> str:
-    return _HASHER.hash(secrets.token_urlsafe(32))
+    return _hasher().hash(secrets.token_urlsafe(32))
 
 
 def warm_up() -> None:

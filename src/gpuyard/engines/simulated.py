@@ -54,7 +54,7 @@ class _Ended:
 class _Shelf:
     live: dict[str, _Live] = field(default_factory=dict[str, _Live])
     ended: dict[str, _Ended] = field(default_factory=dict[str, _Ended])
-    disks: dict[str, MemoryDisk] = field(default_factory=dict[str, MemoryDisk])
+    disks: dict[str, MemoryDisk | None] = field(default_factory=dict[str, MemoryDisk | None])  # None: empty
 
 
 class SimulatedRuntime:
@@ -81,7 +81,7 @@ class SimulatedRuntime:
         with self._lock:
             if unit.name in self._shelf.live or unit.name in self._shelf.ended:
                 return
-            self._shelf.disks.setdefault(unit.disk, MemoryDisk())
+            self._shelf.disks.setdefault(unit.disk, None)
             now_ns = self._clock.monotonic_ns()
             begins_ns = now_ns + self.start_delay_us * 1000
             self._shelf.live[unit.name] = _Live(
@@ -199,15 +199,20 @@ class SimulatedRuntime:
     def read_files(self, disk: str, name: str | None, path: str) -> Iterator[bytes]:
         """A tar stream of what was copied in."""
         with self._lock:
-            held = self._shelf.disks.get(disk)
-            if held is None:
+            if disk not in self._shelf.disks:
                 raise YardError("file_not_found", path=path)
-            return iter((held.pack(path),))
+            return iter((self._disk(disk).pack(path),))
 
     def write_files(self, disk: str, name: str | None, path: str, tar: BinaryIO) -> None:
         """Keeps the files in memory until the disk is removed."""
         with self._lock:
-            self._shelf.disks.setdefault(disk, MemoryDisk()).unpack(path, tar)
+            self._disk(disk).unpack(path, tar)
+
+    def _disk(self, name: str) -> MemoryDisk:
+        held = self._shelf.disks.get(name)
+        if held is None:
+            held = self._shelf.disks[name] = MemoryDisk()
+        return held
 
     def _age(self) -> None:
         """Moves units whose time has come to the ended ones."""

@@ -217,7 +217,8 @@ def _shown(url: URL) -> str:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": BUSY_SECONDS})
-    arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+    # A prepared statement takes some 20 KiB, so those that are kept cost more than preparing a rare one anew.
+    arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False, "cached_statements": 24}
     if url.database in (None, "", ":memory:"):
         engine = create_engine("sqlite://", connect_args=arguments, poolclass=StaticPool)
     else:

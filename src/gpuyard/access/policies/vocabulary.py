@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 
@@ -63,6 +62,8 @@ def _by_name(known: Mapping[str, str], key: str) -> str | None:
 
 def nearest(word: str, known: list[str]) -> str:
     """The one most like the word, or `--`."""
+    from difflib import get_close_matches  # only for whoever has mistyped
+
     by_low = {each.lower(): each for each in known}
     found = get_close_matches(word.lower(), by_low, 1, 0.5)
     return by_low[found[0]] if found else "--"

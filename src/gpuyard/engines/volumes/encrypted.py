@@ -47,7 +47,8 @@ class EncryptedVolumes:
         self._next_look = 0.0
         self._known = frozenset(self._folders.encrypted())
         for left in self._folders.left_overs():
-            remove_tree(left)
+            with contextlib.suppress(OSError):  # files of users that only exist in containers: the name is free
+                remove_tree(left)
         self._holders = gocryptfs.holders(self._folders.sealed_root) if self._known else {}  # by ciphertext
         self._clear_aside()
 
@@ -81,7 +82,8 @@ class EncryptedVolumes:
             finally:
                 if fresh is not None and fresh.exists():
                     remove_tree(fresh)
-            self._known |= {volume}
+            with self._guard:
+                self._known |= {volume}
             self._hold(volume, key)
 
     def unlock(self, volume: VolumeId, key: str) -> None:
@@ -117,9 +119,15 @@ class EncryptedVolumes:
             if volume in self._known:
                 self._close(volume)
                 self._forget(volume)
-            for folder in (self._folders.sealed(volume), self._folders.plain(volume)):
-                set_aside(folder, folder.parent)
-            self._known -= {volume}
+            folders = self._folders.sealed(volume), self._folders.plain(volume)
+            with self._guard:
+                self._known -= {volume}
+            try:
+                for folder in folders:
+                    set_aside(folder, folder.parent)
+            except PermissionError as error:
+                reason = f"files of other users are left at {error.filename}: delete them as root"
+                raise YardError("volume_failed", volume=volume.name, reason=reason) from error
 
     def is_open(self, volume: VolumeId) -> bool:
         """Whether the process behind its mount lives."""

@@ -21,12 +21,20 @@ def show(fresh: Path, shown: Path) -> bool:
     if not shown.parent.exists():
         fresh.parent.rename(shown.parent)
         return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    ends = os.fsencode(fresh.parent), os.fsencode(shown.parent)
-    if libc.renameat2(_AT_FDCWD, ends[0], _AT_FDCWD, ends[1], _EXCHANGE) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    if not _exchanged(fresh.parent, shown.parent):  # a file system that cannot: one after the other
+        former = fresh.parent.with_name(f"{fresh.parent.name}-former")
+        shown.parent.rename(former)
+        fresh.parent.rename(shown.parent)
+        former.rename(fresh.parent)
     return True
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except AttributeError:  # an older C library
+        return False
+    return renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE) == 0
 
 
 def hide(shown: Path, aside: Path) -> bool:
