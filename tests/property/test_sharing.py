@@ -147,3 +147,16 @@ def test_a_card_that_was_given_back_takes_any_mode_again() -> None:
     assert not taken.nodes[0].cards[0].takes(ask("b"))
     lease = Running("a", "a", "t", "n0", ("0-0",), QUARTER, 1000, GIB, mode="mps")
     assert released(taken, [lease]) == snapshot
+
+
+def test_by_day_too_two_ways_of_sharing_that_are_asked_for_at_once_get_a_card_each() -> None:
+    asked = [
+        Request("mps", QUARTER, 1, None, 1000, GIB, mode="mps"),
+        Request("usual", QUARTER, 1, None, 1000, GIB),
+        Request("turns", QUARTER, 1, None, 1000, GIB, mode="time_slice"),
+    ]
+    for scheduler in SCHEDULERS:
+        plan = WholeAtPeak(scheduler, NIGHT).plan(fleet(1), asked, NOON_US)
+        assert [placed.lease_id for placed in plan.placements] == ["mps"]
+        plan = WholeAtPeak(scheduler, NIGHT).plan(fleet(3), asked, NOON_US)
+        assert len({placed.card_uuids for placed in plan.placements}) == 3

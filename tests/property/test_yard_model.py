@@ -25,7 +25,7 @@ from gpuyard.model.tenants import Share
 from gpuyard.model.units import SHARE_WHOLE_PPM
 from gpuyard.model.workloads import RestartPolicy, WorkloadKind
 from gpuyard.placing import find_scheduler
-from gpuyard.store import events, leases, meters, moves, placements, shares, tenants, workloads
+from gpuyard.store import events, incidents, leases, meters, moves, placements, shares, tenants, workloads
 from hand_driven_yard import HandYard
 from taken_back import CREDITS, given_back_nano
 
@@ -296,6 +296,7 @@ class YardDays(RuleBasedStateMachine):
             assert moves.under_way(c) == {}
             bill = make_bill(c, None)
             told = events.after(c, 0, None, 1_000_000)
+            faults = incidents.giving_back(c)
         live = self.hand.runtime.live()
         expected = {lease.unit_name for lease in open_leases if lease.state is LeaseState.ACTIVE}
         assert expected == {name for name in live if self.hand.runtime.observe()[name].state == "running"}
@@ -314,7 +315,7 @@ class YardDays(RuleBasedStateMachine):
         lines = [line for line in bill.lines if line.what not in ("minimum", *CREDITS)]
         assert abs(sum(line.amount_nano for line in lines) - exact) <= 500 * len(lines)
         returned = [line for line in bill.lines if line.what in CREDITS]
-        given_back = given_back_nano(told, intervals)
+        given_back = given_back_nano(told, intervals, faults)
         assert abs(sum(line.amount_nano for line in returned) + given_back) <= 500 * len(returned)
 
 

@@ -120,8 +120,9 @@ class _Day:
         nodes: dict[str, NodeView] = {node.name: node for node in self._snapshot.nodes}
         changed: dict[str, NodeView] = {}
         for placed in placements:
-            # A card that one lease has to itself may be shared once there is none left: it is not exclusive for good.
-            request = replace(requests[placed.lease_id], mode="shared")
+            request = requests[placed.lease_id]
+            if way == "alone":  # it may be shared once there is none left: it is not exclusive for good
+                request = replace(request, mode="shared")
             node = changed.get(placed.node, nodes[placed.node])
             changed[placed.node] = node.taking(placed.card_uuids, request, placed.mig)
             terms = {**placed.terms, "sharing": "alone"} if way == "alone" and placed.mig is None else placed.terms
