@@ -153,7 +153,8 @@ class WorkloadView(BaseModel):
     reason_text: str | None
     exit_code: int | None
     runtime: str
-    cpu_only: bool
+    cpu_only: bool = Field(description="it runs, or ran last, without its cards")
+    sent_bytes: int | None = Field(description="what it is charged for having sent; null: nothing that was counted")
     isolation: dict[str, list[str]]
     confidentiality: ConfidentialityView
     spec: dict[str, object]

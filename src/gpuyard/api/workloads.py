@@ -24,7 +24,7 @@ from gpuyard.model.sharing import Sharing
 from gpuyard.model.states import WorkloadState
 from gpuyard.model.units import format_price, parse_price
 from gpuyard.model.workloads import Mount, RestartPolicy, WhenReclaimed, Workload, WorkloadKind
-from gpuyard.store import attestations, leases, workloads
+from gpuyard.store import attestations, egress, leases, workloads
 from gpuyard.store.attestations import Attestation
 
 router = APIRouter(tags=["workloads"])
@@ -200,12 +200,17 @@ def many(caller: Asking, found: Sequence[Workload], held: Sequence[Lease]) -> li
         newest[lease.workload_id][lease.replica] = lease
     with caller.yard.store.read() as c:
         attested = attestations.open_ones(c, [workload.id for workload in found])
+        sold = caller.yard.book.egress_per_gib_nano
+        sent = egress.by_workload(c, [workload.id for workload in found]) if sold else {}
     of: dict[str, list[Attestation]] = defaultdict(list)
     for one in attested:
         of[one.workload_id].append(one)
     return [
-        views.workload_view(
-            caller.yard, w, [newest[w.id][n] for n in sorted(newest[w.id])], of.get(w.id, ()), caller.language
-        )
+        {
+            **views.workload_view(
+                caller.yard, w, [newest[w.id][n] for n in sorted(newest[w.id])], of.get(w.id, ()), caller.language
+            ),
+            "sent_bytes": sent.get(w.id),
+        }
         for w in found
     ]

@@ -52,7 +52,7 @@ class EgressWatch:
 
     def _keep(self, read: Mapping[str, int], ended: frozenset[str], now_us: int) -> None:
         last = [name.rpartition("-")[0] for name in read if name in ended]
-        with self._yard.store.write(tells=bool(last)) as c:
+        with self._yard.store.write() as c:
             known = egress.counters(c, {name.rpartition("-")[0] for name in read})
             changed: list[Counter] = []
             sent: list[Sent] = []

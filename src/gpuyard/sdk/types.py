@@ -104,6 +104,7 @@ class Workload(TypedDict):
     exit_code: int | None
     runtime: str
     cpu_only: bool
+    sent_bytes: int | None
     isolation: dict[str, list[str]]
     confidentiality: Confidentiality
     spec: Spec

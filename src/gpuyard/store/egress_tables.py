@@ -33,3 +33,4 @@ EGRESS_DAYS = Table(
     Column("bytes_out", BigInteger, nullable=False),
 )
 Index("egress_days_tenant", EGRESS_DAYS.c.tenant_id, EGRESS_DAYS.c.lease_id)
+Index("egress_days_workload", EGRESS_DAYS.c.workload_id)

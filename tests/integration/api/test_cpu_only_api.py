@@ -1,4 +1,4 @@
-"""Instances without their cards over HTTP, and at the doors of cloud clients."""
+"""Instances without their cards, and what workloads sent, over HTTP."""
 
 from __future__ import annotations
 
@@ -63,3 +63,18 @@ def test_a_key_of_a_launch_is_not_good_for_one_without_cards(api: ApiInHand) -> 
     assert (first.status_code, again.status_code) == (201, 200)
     other = api.alice.post("/v1/workloads", json={**QUARTER, "cpu_only": True}, headers=key)
     assert other.json()["code"] == "idempotency_mismatch"
+
+
+def test_what_a_workload_sent_is_shown_and_absent_where_nobody_counted(api: ApiInHand) -> None:
+    made = api.alice.post(
+        "/v1/workloads", json={**QUARTER, "name": "sender", "environment": {"SIMULATED_SENDING": "1000"}}
+    )
+    assert made.status_code == 201
+    api.hand.settle()
+    assert api.alice.get("/v1/workloads/sender").json()["sent_bytes"] is None
+    api.hand.yard.book = replace(api.hand.yard.book, egress_per_gib_nano=90_000_000)
+    api.hand.clock.advance(60_000_000)
+    api.hand.settle()
+    assert api.alice.get("/v1/workloads/sender").json()["sent_bytes"] == 60_000
+    (line,) = [each for each in api.alice.get("/v1/bill").json()["lines"] if each["what"] == "egress"]
+    assert (line["bytes"], line["price_per_hour"], line["amount"]) == (60_000, "0.09", "0.000005")

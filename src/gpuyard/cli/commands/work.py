@@ -85,6 +85,7 @@ def show(workload: Name, tenant: Tenant = None, as_json: AsJson = False) -> None
         ("command", " ".join(spec["command"])),
         ("image", spec["image"] or "host"),
         ("runtime", found["runtime"]),
+        ("sent", None if found["sent_bytes"] is None else size(found["sent_bytes"])),
         ("address", ", ".join(f"{e['port']} -> {e['address']}" for e in found["endpoints"])),
         ("confidentiality", found["confidentiality"]["text"]),
         ("enforces", "\n".join(found["isolation"]["enforces"])),

@@ -12,5 +12,6 @@ TEXTS: dict[str, str] = {
     "cli.run.cpu_only": "An instance without its cards, at the CPU-only price: to copy data or edit files.",
     "cli.start.cpu_only": "Without its cards, at the CPU-only price: to copy data or edit files.",
     "cli.price.beside": "Beside cards: without them {cpu_only_per_hour} an hour; stopped {stopped_per_hour} an hour and {storage_per_gib_hour} for each GiB of disk; what containers send {egress_per_gib} a GiB.",
+    "cli.column.sent": "sent",
     "cli.ps.cpu_only": "{offer} (CPU only)",
 }

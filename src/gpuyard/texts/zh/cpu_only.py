@@ -12,5 +12,6 @@ TEXTS: dict[str, str] = {
     "cli.run.cpu_only": "不带显卡的实例，按无卡价格计费：用于拷贝数据或编辑文件。",
     "cli.start.cpu_only": "不带显卡启动，按无卡价格计费：用于拷贝数据或编辑文件。",
     "cli.price.beside": "显卡之外：不带显卡每小时 {cpu_only_per_hour}；停止时每小时 {stopped_per_hour}，磁盘每 GiB {storage_per_gib_hour}；容器发送每 GiB {egress_per_gib}。",
+    "cli.column.sent": "已发送",
     "cli.ps.cpu_only": "{offer}（无卡）",
 }

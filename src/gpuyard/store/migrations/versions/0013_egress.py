@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("lease_id", "day", "price_per_gib_nano"),
     )
     op.create_index("egress_days_tenant", "egress_days", ["tenant_id", "lease_id"])
+    op.create_index("egress_days_workload", "egress_days", ["workload_id"])
     # What runs now was granted by a yard that counted nothing, and is not charged for it: neither for what it sent nor
     # for what it sends until it is started anew.
     op.execute(
