@@ -82,3 +82,22 @@ def test_a_thousand_cards_have_a_thousand_addresses() -> None:
     (node,) = SimulatedProbe.from_spec("1000xRTX4090").probe().nodes
     assert len({card.pci_address for card in node.cards}) == 1000
     assert len({card.uuid for card in node.cards}) == 1000
+
+
+@pytest.mark.parametrize("spec", ["1xH100:mig", "h100:MIG", " 1 x H100:mig "])
+def test_cards_of_a_spec_may_be_in_mig_mode(spec: str) -> None:
+    (group,) = parse_spec(spec)
+    assert (group.model.name, group.count, group.mig) == ("H100", 1, True)
+    (card,) = SimulatedProbe.from_spec(spec).probe().nodes[0].cards
+    assert card.mig is not None
+    assert "3g.40gb" in {profile.name for profile in card.mig.profiles}
+    assert (
+        card.uuid == SimulatedProbe.from_spec("1xH100").probe().nodes[0].cards[0].uuid
+    )  # the same card, cut otherwise
+
+
+def test_a_card_that_has_no_mig_cannot_be_in_that_mode() -> None:
+    with pytest.raises(YardError) as refused:
+        parse_spec("8xRTX4090:mig")
+    assert refused.value.code == "mig_not_there"
+    assert "RTX4090 has no MIG mode" in error_text("mig_not_there", "en", refused.value.params)
