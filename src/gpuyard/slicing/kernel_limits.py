@@ -103,10 +103,6 @@ class KernelLimits:
         """Has the groups above this one pass the kernel's controller on to it, where there is one."""
         pass_on((self._mount / group.lstrip("/")).parent, self._mount)
 
-    def told(self, group: str, cards: Sequence[str]) -> dict[str, GroupLimit | None]:
-        """What holds for the group on each card; None where the driver knows of no such group. Raises OSError."""
-        return dict(zip(cards, _nvml(self._driver, [(uuid, self.folder(group), None) for uuid in cards]), strict=True))
-
     def folder(self, group: str) -> str:
         """The group as NVML is told of it."""
         return str(self._seen / group.lstrip("/"))
