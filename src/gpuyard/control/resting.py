@@ -6,7 +6,6 @@ since comes back as another value, and only the workloads of those are judged ag
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -26,7 +25,7 @@ class Resting:
 
     _open: Mapping[str, Lease] = field(default_factory=dict[str, Lease])
     _workloads: Mapping[str, Workload] = field(default_factory=dict[str, Workload])
-    _leases: dict[str, dict[str, Lease]] = field(default_factory=lambda: defaultdict[str, dict[str, Lease]](dict))
+    _leases: dict[str, tuple[Lease, ...]] = field(default_factory=dict[str, tuple[Lease, ...]])  # by workload
     _units: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])  # of those at rest
     _of_unit: dict[str, str] = field(default_factory=dict[str, str])
     _ends_us: dict[str, int] = field(default_factory=dict[str, int])  # where a time limit ends the rest
@@ -50,11 +49,9 @@ class Resting:
         touched = {workload.id for workload in _others(self._workloads, reading.workloads)}
         for lease in _others(self._open, reading.open):
             touched.add(lease.workload_id)
-            mine = self._leases[lease.workload_id]
-            if lease.id in reading.open:
-                mine[lease.id] = reading.open[lease.id]
-            else:
-                mine.pop(lease.id, None)
+            others = tuple(x for x in self._leases.get(lease.workload_id, ()) if x.id != lease.id)
+            now = reading.open.get(lease.id)
+            self._leases[lease.workload_id] = others if now is None else (*others, now)
         self._open, self._workloads = reading.open, reading.workloads
         for workload_id in touched:
             self._judge(workload_id)
@@ -63,9 +60,9 @@ class Resting:
         for unit in self._units.pop(workload_id, ()):
             del self._of_unit[unit]
         self._ends_us.pop(workload_id, None)
-        workload, leases = self._workloads.get(workload_id), tuple(self._leases[workload_id].values())
+        workload, leases = self._workloads.get(workload_id), self._leases.get(workload_id, ())
         if not leases:
-            del self._leases[workload_id]
+            self._leases.pop(workload_id, None)
         if workload is None or not leases or not at_rest(workload, leases):
             return
         self._units[workload_id] = tuple(lease.unit_name for lease in leases)
