@@ -266,8 +266,8 @@ def _at_most_on_demand(
 
 
 def _floors(on_demand_nano: Mapping[str, int], power: Power | None) -> dict[str, int]:
-    """What an hour at the catalogue's full power costs, cooling included and before power tariffs; at most what the card
-    costs on demand."""
+    """What an hour at the catalogue's full power costs, cooling included and before power tariffs; at most what the
+    card costs on demand."""
     if power is None:
         return {}
     per_kw = power.per_kwh_nano * (price_terms.WHOLE_PPM + power.overhead_ppm)
