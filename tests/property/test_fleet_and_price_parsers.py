@@ -37,15 +37,19 @@ def test_any_text_is_a_fleet_spec_or_refused(text: str) -> None:
     try:
         parts = parse_spec(text)
     except YardError as error:
-        told(error, "fleet_spec_invalid", "unknown_card_model")
+        told(error, "fleet_spec_invalid", "unknown_card_model", "mig_not_there")
     else:
-        assert 1 <= sum(count for _, count in parts) <= MAX_CARDS
+        assert 1 <= sum(group.count for group in parts) <= MAX_CARDS
 
 
-@given(st.lists(st.tuples(st.sampled_from(MODELS), st.integers(1, 500)), min_size=1, max_size=5))
-def test_every_spec_that_is_written_is_read_back(parts: list[tuple[str, int]]) -> None:
-    spec = ",".join(f"{count}x{model}" for model, count in parts)
-    assert [(model.name, count) for model, count in parse_spec(spec)] == parts
+groups = st.tuples(st.sampled_from(MODELS), st.integers(1, 500), st.booleans())
+
+
+@given(st.lists(groups, min_size=1, max_size=5))
+def test_every_spec_that_is_written_is_read_back(drawn: list[tuple[str, int, bool]]) -> None:
+    parts = [(model, count, mig and cards.find(model).mig_instances is not None) for model, count, mig in drawn]
+    spec = ",".join(f"{count}x{model}{':mig' if mig else ''}" for model, count, mig in parts)
+    assert [(group.model.name, group.count, group.mig) for group in parse_spec(spec)] == parts
 
 
 @given(st.binary(max_size=200))
