@@ -176,7 +176,7 @@ def test_a_tenant_hears_only_of_its_own(api: ApiInHand) -> None:
 
 
 # Whoever signs in has no token yet; Stripe proves itself by the signature over its body.
-WITHOUT_TOKEN = ("/v1/health", "/v1/ca", "/v1/login", "/v1/login/oidc", "/v1/payments/stripe")
+WITHOUT_TOKEN = ("/v1/health", "/v1/ca", "/v1/login", "/v1/login/oidc", "/v1/payments/stripe", "/v1/machines/join")
 
 
 def test_the_document_tells_of_every_operation_how_it_is_called_and_refused(api: ApiInHand) -> None:

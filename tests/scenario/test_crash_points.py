@@ -18,9 +18,11 @@ from gpuyard.billing.ledger import faults
 from gpuyard.control.money import Bill, make_bill
 from gpuyard.control.reconciling import reconcile
 from gpuyard.control.settling import settle_due, settle_running
+from gpuyard.model.leases import PurchaseOption
 from gpuyard.model.states import LeaseState
-from gpuyard.store import events, leases, ledger, meters, workloads
+from gpuyard.store import commitments, events, leases, ledger, meters, workloads
 from hand_driven_yard import HandYard
+from market_prices import at_market
 from taken_back import CREDITS, given_back_nano
 
 SHARES = 8
@@ -110,6 +112,7 @@ def check(root: Path, told: str) -> None:
         ]
         intervals = meters.intervals(c)
         bill = make_bill(c, None)
+        rounds = commitments.spot_prices(c)
         held = leases.usage(c)
         counting = meters.open_meters(c)
         told_events = events.after(c, 0, None, 10_000)
@@ -130,7 +133,12 @@ def check(root: Path, told: str) -> None:
     assert hand.runtime.disks() == frozenset(), told
     started = hand.runtime.started
     assert len(started) == len(set(started)) == 14, f"{told}: fourteen units were to run, and {started} did"
-    check_money(hand, intervals, bill, given_back_nano(told_events, intervals), told)
+    on_spot = {lease.id for lease in all_leases if lease.option is PurchaseOption.SPOT}
+    priced = at_market(intervals, rounds, on_spot)
+    below = {each.price_per_hour_nano for each in priced} - {each.price_per_hour_nano for each in intervals}
+    assert below, f"{told}: nothing was priced by the market"
+    check_time(hand, intervals, told)
+    check_money(priced, bill, given_back_nano(told_events, priced), told)
 
 
 def check_ledger(hand: HandYard, bill_nano: int, told: str) -> None:
@@ -148,7 +156,7 @@ def check_ledger(hand: HandYard, bill_nano: int, told: str) -> None:
     assert (done.faults, done.found, done.without_node_record) == ((), (), 0), told
 
 
-def check_money(hand: HandYard, intervals: list, bill: Bill, given_back: Fraction, told: str) -> None:
+def check_time(hand: HandYard, intervals: list, told: str) -> None:
     by_lease: dict[str, list] = {}
     for interval in intervals:
         by_lease.setdefault(interval.lease_id, []).append(interval)
@@ -159,6 +167,9 @@ def check_money(hand: HandYard, intervals: list, bill: Bill, given_back: Fractio
         ran_us = sum(us for name, us in hand.runtime.ran_us.items() if name.rpartition("-")[0] == lease)
         counted_us = sum(i.duration_us for i in mine if i.state is LeaseState.ACTIVE)
         assert counted_us == ran_us, f"{told}: {lease} ran for {ran_us} us and pays for {counted_us} us"
+
+
+def check_money(intervals: list, bill: Bill, given_back: Fraction, told: str) -> None:
     exact = sum(Fraction(i.duration_us * i.price_per_hour_nano, HOUR_US) for i in intervals)
     lines = [line for line in bill.lines if line.what not in ("minimum", *CREDITS)]
     assert abs(sum(line.amount_nano for line in lines) - exact) <= 500 * len(lines), told
