@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from encrypted_in_hand import must_have_gocryptfs
 from gpuyard.engines.volumes import gocryptfs
 from gpuyard.engines.volumes.encrypted import EncryptedVolumes
 from gpuyard.engines.volumes.folders import VolumeFolders
@@ -76,12 +77,6 @@ def code_of(asked: Callable[[], object]) -> str:
     with pytest.raises(YardError) as refused:
         asked()
     return refused.value.code
-
-
-def must_have_gocryptfs() -> None:
-    reason = gocryptfs.why_not()
-    if reason is not None:
-        pytest.skip(f"encrypted volumes need gocryptfs and FUSE ({reason}): {gocryptfs.INSTALL}")
 
 
 @contextlib.contextmanager

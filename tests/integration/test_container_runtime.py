@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from encrypted_in_hand import must_have_gocryptfs
 from gpuyard.engines.container.api import EngineApi, EngineGone
 from gpuyard.engines.container.runtime import ContainerRuntime
 from gpuyard.engines.container.sockets import PrivatePodman, find_socket
@@ -168,8 +169,7 @@ def test_an_image_that_runs_as_another_user_can_write_to_its_disk(
 def test_an_encrypted_volume_is_written_by_any_user_of_an_image_and_read_by_the_next_unit(
     runtime: ContainerRuntime, root: Path, make: Callable[..., Unit], container_engine: Any
 ) -> None:
-    if gocryptfs.why_not() is not None:
-        pytest.skip(f"encrypted volumes need gocryptfs and FUSE: {gocryptfs.INSTALL}")
+    must_have_gocryptfs()
     volume, volumes = VolumeId("tn-a", "data"), EncryptedVolumes(root / "volumes", look_every_s=0)
     volumes.create(volume, "k" * 64)
     mounts = (Mount("data", "/data", encrypted=True),)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from encrypted_in_hand import must_have_gocryptfs
 from gpuyard.engines.volumes import gocryptfs
 from real_yard import RealYard, wait_for
 
@@ -19,9 +20,7 @@ WRITER = "while :; do date >> data/ticks; sleep 0.1; done"
 
 @pytest.fixture
 def yard(tmp_path: Path) -> Iterator[RealYard]:
-    reason = gocryptfs.why_not()
-    if reason is not None:
-        pytest.skip(f"encrypted volumes need gocryptfs and FUSE ({reason}): {gocryptfs.INSTALL}")
+    must_have_gocryptfs()
     yard = RealYard(tmp_path, "--simulate", "2xRTX4090", "--runtime", "process")
     yard.up()
     yield yard

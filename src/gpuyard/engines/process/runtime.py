@@ -6,24 +6,25 @@ import asyncio
 import errno
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from threading import RLock
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from gpuyard.engines.activity import Activity
 from gpuyard.engines.interfaces import traffic_of
 from gpuyard.engines.process import cgroup, files, groups, launching, logs, ports, processes, sessions
+from gpuyard.engines.process.cutting import Cutting
 from gpuyard.engines.process.disks import Disks
 from gpuyard.engines.process.folders import COMPLAINT, LOG, Facts, UnitFolders
 from gpuyard.engines.process.records import Claim, End, Record, Start
 from gpuyard.engines.runtime import Isolation, LogLine, Observation, Unit, UnitState
 from gpuyard.model.errors import YardError
-from gpuyard.model.slices import Guarantee, share_of
+from gpuyard.model.slices import share_of
 from gpuyard.model.times import Clock
-from gpuyard.slicing.keeper import SliceKeeper
-from gpuyard.slicing.ladder import enforced
-from gpuyard.slicing.mig_keeper import MigKeeper
+
+if TYPE_CHECKING:
+    from gpuyard.slicing.keeper import SliceKeeper
+    from gpuyard.slicing.mig_keeper import MigKeeper
 
 HOST_IMAGE: Final = "host"
 
@@ -43,8 +44,7 @@ class ProcessRuntime:
         self._staging = self._root / "staging"
         self._staging.mkdir(mode=0o700, exist_ok=True)
         self._limits = cgroup.find(self._root)
-        self._slices: SliceKeeper | None = None
-        self._instances: MigKeeper | None = None
+        self._cutting = Cutting()
         self._ended: dict[str, Observation] = {}
         self._spawned: dict[str, subprocess.Popen[bytes]] = {}
         self._complaints: dict[str, str] = {}
@@ -52,15 +52,13 @@ class ProcessRuntime:
 
     def enforce(self, slices: SliceKeeper) -> None:
         """From now on cuts the slices of units that are enforced; gives back those that nobody has."""
-        self._slices = slices
-        for name in slices.units(contained=False) - set(self._folders.names()):
-            slices.release(name)
+        self._cutting.slices = slices
+        self._cutting.forget_all_but(frozenset(self._folders.names()))
 
     def cut_by_mig(self, instances: MigKeeper) -> None:
         """From now on has the MIG instances of units made and removed; removes those that nobody has."""
-        self._instances = instances
-        for name in instances.units() - set(self._folders.names()):
-            instances.release(name)
+        self._cutting.instances = instances
+        self._cutting.forget_all_but(frozenset(self._folders.names()))
 
     @property
     def unit_groups(self) -> tuple[Path, Path] | None:
@@ -132,44 +130,10 @@ class ProcessRuntime:
                 return
         finally:
             record.close()
-        unit = self._with_slices(unit)
+        unit = self._cutting.kept(unit)
         disk = self._disks.path(unit.disk)
         task = launching.task_for(unit, disk, folder, facts.ports, self._limits, self._log_bytes)
         self._spawned[unit.name] = launching.spawn(task, self._folders.path(unit.name))
-
-    def _with_slices(self, unit: Unit) -> Unit:
-        """The unit with what its program needs to be kept to its slices."""
-        if any(each.mig is not None and each.guarantee is not Guarantee.NONE for each in unit.slices):
-            return self._in_an_instance(unit)
-        cut = [each for each in unit.slices if enforced(each.guarantee)]
-        if not cut:
-            return unit
-        if self._slices is None:  # its lease says that it is kept to its slice
-            reason = "the parts that enforce slices are not here any more"
-            raise YardError("engine_failed", runtime="process", reason=reason)
-        given = self._slices.for_process(unit.name, cut).environment
-        return _overruled(unit, {**given, "CUDA_VISIBLE_DEVICES": ",".join(each.card_uuid for each in cut)})
-
-    def _in_an_instance(self, unit: Unit) -> Unit:
-        """Raises YardError `mig_place_taken`, `mig_unavailable`, and `mig_one_slice` for a unit with more than one."""
-        if self._instances is None:
-            reason = "the parts that make MIG instances are not here any more"
-            raise YardError("engine_failed", runtime="process", reason=reason)
-        cut, *more = unit.slices
-        if more:
-            raise YardError("mig_one_slice", count=len(unit.slices), model=cut.card_uuid)
-        return _overruled(unit, self._instances.hold(unit.name, cut))
-
-    def _end_slices(self, ended: Mapping[str, Observation]) -> None:
-        """Ends the slices of units that have ended: what a card was made to be for them is over with them."""
-        if self._slices is not None and ended:
-            for name in self._slices.units(contained=False).intersection(ended):
-                self._slices.release(name)
-
-    def _reap_slices(self) -> None:
-        """Gives back what programs held that died inside a unit that lives on."""
-        if self._slices is not None:
-            self._slices.reap_at(self._clock.monotonic_ns())
 
     def stop(self, name: str, grace_us: int, checkpoint_command: tuple[str, ...] = ()) -> None:
         """Writes the request into the unit's record, where its supervisor finds it whoever is killed meanwhile."""
@@ -188,7 +152,7 @@ class ProcessRuntime:
 
     def observe(self) -> Mapping[str, Observation]:
         """Reads the records. A unit that was made but never begun is not told, so that it is started again."""
-        self._reap_slices()
+        self._cutting.reap(self._clock.monotonic_ns())
         with self._lock:
             self._take_off_spawned()
             seen: dict[str, Observation] = {}
@@ -197,10 +161,7 @@ class ProcessRuntime:
                 if observation is not None:
                     seen[name] = observation
             self._ended = {name: each for name, each in seen.items() if each.state is UnitState.EXITED}
-            self._end_slices(self._ended)
-            if self._instances is not None and (held := self._instances.units()):
-                lost = held - set(self._folders.names())  # forgotten before its instance could be removed
-                self._instances.end(sorted(lost | held.intersection(self._ended)), self._clock.monotonic_ns())
+            self._cutting.end(self._ended, self._folders.names, self._clock.monotonic_ns())
             return seen
 
     def forget(self, name: str) -> None:
@@ -215,10 +176,7 @@ class ProcessRuntime:
                     record.close()
             self._take_off_spawned()
             self._folders.remove(name)
-            if self._slices is not None:
-                self._slices.release(name)
-            if self._instances is not None:
-                self._instances.release(name)
+            self._cutting.release(name)
             self._ended.pop(name, None)
             self._complaints.pop(name, None)
 
@@ -370,16 +328,6 @@ class ProcessRuntime:
     def _taken_ports(self) -> set[int]:
         known = (self._folders.facts(name) for name in self._folders.names())
         return {port for facts in known if facts is not None for port in facts.ports.values()}
-
-
-def _overruled(unit: Unit, mine: Mapping[str, str]) -> Unit:
-    """The unit with these variables, whatever it says itself."""
-    mine = dict(mine)
-    for name in ("LD_LIBRARY_PATH", "LD_PRELOAD"):  # ours first; what the tenant wants besides stays
-        both = [part for part in (mine.get(name), unit.environment.get(name)) if part]
-        mine.update({name: ":".join(both)} if both else {})
-    secrets = {name: value for name, value in unit.secrets.items() if name not in mine}
-    return replace(unit, environment={**unit.environment, **mine}, secrets=secrets)
 
 
 def _kill_left(start: Start | None, facts: Facts) -> None:
