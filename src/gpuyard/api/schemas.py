@@ -154,6 +154,8 @@ class WorkloadView(BaseModel):
     exit_code: int | None
     runtime: str
     cpu_only: bool = Field(description="it runs, or ran last, without its cards")
+    cpu_milli: int = Field(description="what each of its units holds: without its cards less than in the spec")
+    memory_bytes: int = Field(description="what each of its units holds")
     sent_bytes: int | None = Field(description="what it is charged for having sent; null: nothing that was counted")
     isolation: dict[str, list[str]]
     confidentiality: ConfidentialityView

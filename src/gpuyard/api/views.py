@@ -143,6 +143,8 @@ def workload_view(
         "exit_code": workload.exit_code,
         "runtime": workload.runtime,
         "cpu_only": workload.cpu_only,
+        "cpu_milli": workload.cpu_milli,
+        "memory_bytes": workload.memory_bytes,
         "isolation": isolation_view(isolation, language) if isolation else {"enforces": [], "not_protected": []},
         "confidentiality": confidentiality_view(of_instance(leases, attested, yard.clock.now_us()), language),
         "spec": spec_view(workload.spec),

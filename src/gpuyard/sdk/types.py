@@ -104,6 +104,8 @@ class Workload(TypedDict):
     exit_code: int | None
     runtime: str
     cpu_only: bool
+    cpu_milli: int
+    memory_bytes: int
     sent_bytes: int | None
     isolation: dict[str, list[str]]
     confidentiality: Confidentiality

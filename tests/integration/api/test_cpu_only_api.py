@@ -20,8 +20,10 @@ def test_it_is_launched_so_shown_so_and_started_either_way(api: ApiInHand) -> No
     made = api.alice.post("/v1/workloads", json={**QUARTER, "name": "desk", "cpu_only": True})
     assert (made.status_code, made.json()["cpu_only"]) == (201, True)
     api.hand.settle()
-    (lease,) = api.alice.get("/v1/workloads/desk").json()["leases"]
+    shown = api.alice.get("/v1/workloads/desk").json()
+    (lease,) = shown["leases"]
     assert (lease["state"], lease["slices"], lease["price_per_hour"]) == ("active", [], "0.05")
+    assert shown["cpu_milli"] < shown["spec"]["cpu_milli"]
     refused = api.alice.post("/v1/workloads/desk/start").json()
     assert refused["code"] == "cpu_only_switch"
     assert "desk is running: wait until it has stopped, then start it with its cards." in refused["detail"]

@@ -81,7 +81,7 @@ def show(workload: Name, tenant: Tenant = None, as_json: AsJson = False) -> None
             "offer",
             f"{_offer(found)}: {cut['count']} x {size(cut['memory_bytes'])} {share(cut['compute_ppm'])}",
         ),
-        ("cpus", f"{cpus(spec['cpu_milli'])}, {size(spec['memory_bytes'])}"),
+        ("cpus", f"{cpus(found['cpu_milli'])}, {size(found['memory_bytes'])}"),
         ("command", " ".join(spec["command"])),
         ("image", spec["image"] or "host"),
         ("runtime", found["runtime"]),

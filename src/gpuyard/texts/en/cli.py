@@ -202,7 +202,7 @@ TEXTS: dict[str, str] = {
     "cli.verify.shown": "memory that the driver shows",
     "cli.verify.memory": "memory ({way})",
     "cli.verify.compute": "compute ({way})",
-    "cli.verify.multiprocessors": "multiprocessors that a program gets (MPS)",
+    "cli.verify.multiprocessors": "multiprocessors that a program gets",
     "cli.verify.held_word": "held",
     "cli.verify.exceeded_word": "EXCEEDED",
     "cli.verify.untried_word": "not tried: this driver has no such way",

@@ -202,7 +202,7 @@ TEXTS: dict[str, str] = {
     "cli.verify.shown": "驱动显示的显存",
     "cli.verify.memory": "显存（{way}）",
     "cli.verify.compute": "算力（{way}）",
-    "cli.verify.multiprocessors": "程序得到的多处理器数（MPS）",
+    "cli.verify.multiprocessors": "程序得到的多处理器数",
     "cli.verify.held_word": "守住",
     "cli.verify.exceeded_word": "超出",
     "cli.verify.untried_word": "未尝试：此驱动没有这种方式",
