@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
+
 
 class RealYard:
     """Starts, kills and asks a yard. Everything it makes lies below `home`."""
@@ -70,6 +72,16 @@ class RealYard:
     def json(self, *words: str) -> Any:
         """The one document that it printed."""
         return json.loads(self.run(*words, "--json"))
+
+    def get(self, path: str) -> Any:
+        """What the API answers below /v1."""
+        return httpx.get(f"{self.address}/v1/{path}", headers={"Authorization": f"Bearer {self.token}"}).json()
+
+    def instance(self, name: str, *command: str, offer: str = "rtx4090-quarter") -> dict[str, Any]:
+        """The lease of a new instance, once it is active."""
+        self.run("run", "--offer", offer, "--instance", "--name", name, "--stop-grace", "1s", "--", *command)
+        (lease,) = wait_for(lambda: [each for each in self.json("show", name)["leases"] if each["state"] == "active"])
+        return lease
 
     def close(self) -> None:
         """Stops everything, whatever state it is in."""

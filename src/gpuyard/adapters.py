@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,21 +147,18 @@ def enforce_slices(yard: Yard, state: Path, mps: bool = False, kernel_limits: bo
     if not cards or yard.engine.default == "simulated":
         return
     from gpuyard.instances import cut_by_mig
-    from gpuyard.limiting import scratch_groups, try_kernel_on, unit_groups
+    from gpuyard.limiting import unit_groups
     from gpuyard.slicing.building import PROBE
     from gpuyard.slicing.keeper import DRIVER_INSIDE, LIBRARIES_INSIDE
 
-    keeper, held, finding = try_slices(cards, state, yard.simulated_cards, kernel_limits)
-    yard.engine.findings = (finding,)
+    tried = try_all(
+        cards, state, yard.simulated_cards, yard.engine.default == "container", mps, kernel_limits,
+        unit_groups(yard.engine),
+    )  # fmt: skip
+    yard.engine.findings = tried.findings
+    keeper, held, under_mps, by_kernel = tried.keeper, tried.shim, tried.mps, tried.by_kernel
     if keeper is None:
         return
-    if keeper.mps is not None:
-        keeper.mps.contained = yard.engine.default == "container"
-    under_mps, told = try_mps_on(keeper, held, mps)
-    groups = unit_groups(yard.engine)
-    with scratch_groups() if groups is None else nullcontext(groups) as groups:
-        by_kernel, limited = try_kernel_on(keeper, held, under_mps, groups, kernel_limits)
-    yard.engine.findings = (finding, told, limited)
     inside = find_driver_inside(keeper, yard.simulated_cards, held)
 
     def enforce(runtime: Runtime) -> None:
@@ -210,6 +208,41 @@ def find_driver_inside(keeper: SliceKeeper, simulated: bool, cards: frozenset[st
     return DriverInside(Library(cuda, usual / cuda.name), nvml and Library(nvml, usual / nvml.name), cards)
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Who cuts slices; the cards (by UUID) on which each way of holding them was seen to work; what is said of that."""
+
+    keeper: SliceKeeper | None
+    shim: frozenset[str]
+    findings: tuple[Finding, ...]
+    mps: frozenset[str] = frozenset()
+    by_kernel: frozenset[str] = frozenset()
+
+
+def try_all(
+    cards: Sequence[Card],
+    state: Path,
+    simulated: bool,
+    contained: bool,
+    mps: bool,
+    kernel_limits: bool | None,
+    groups: tuple[Path, Path] | None,
+) -> Tried:
+    """The library, MPS and the driver's own limits, one after the other, as each stands on the one before. `groups`:
+    where units have their cgroups; None: limits are tried in a place of their own."""
+    from gpuyard.limiting import scratch_groups, try_kernel_on
+
+    keeper, shim, finding = try_slices(cards, state, simulated, kernel_limits)
+    if keeper is None:
+        return Tried(None, shim, (finding,))
+    if keeper.mps is not None:
+        keeper.mps.contained = contained
+    under_mps, told = try_mps_on(keeper, shim, mps)
+    with scratch_groups() if groups is None else nullcontext(groups) as groups:
+        by_kernel, limited = try_kernel_on(keeper, shim, under_mps, groups, kernel_limits)
+    return Tried(keeper, shim, (finding, told, limited), under_mps, by_kernel)
+
+
 def try_slices(
     cards: Sequence[Card], state: Path, simulated: bool, kernel_limits: bool | None = None
 ) -> tuple[SliceKeeper | None, frozenset[str], Finding]:
@@ -218,10 +251,9 @@ def try_slices(
     the last time."""
     from gpuyard.hardware.amd import is_amd
     from gpuyard.hardware.probe import Finding
-    from gpuyard.limiting import reasons
     from gpuyard.model.errors import YardError
     from gpuyard.slicing.keeper import SliceKeeper
-    from gpuyard.slicing.trial import try_ways, why
+    from gpuyard.slicing.trial import reasons, try_ways, why
 
     cards = [card for card in cards if not is_amd(card.uuid)]  # CUDA is not for them: they are leased whole
     if not cards:
@@ -245,9 +277,9 @@ def try_mps_on(keeper: SliceKeeper, cards: frozenset[str], wanted: bool) -> tupl
     """On which of these cards MPS holds slices, and what the doctor says of it. It is tried where it is wanted, and on
     cards that an earlier yard left under it: their programs run on."""
     from gpuyard.hardware.probe import Finding
-    from gpuyard.limiting import aside, reasons
     from gpuyard.model.said import Said
     from gpuyard.slicing.mps_trial import try_mps
+    from gpuyard.slicing.trial import aside, reasons
 
     left = frozenset(keeper.ceilings()) & cards
     if keeper.mps is None:

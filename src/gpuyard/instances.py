@@ -27,13 +27,12 @@ def try_mig(
     from gpuyard.hardware.probe import Finding
     from gpuyard.slicing.mig_keeper import MigKeeper
     from gpuyard.slicing.mig_trial import try_instances
+    from gpuyard.slicing.trial import aside, reasons
 
     keeper = MigKeeper(state / "mig", driver, boot_id)
     told = try_instances(keeper, cut)
     held = frozenset(uuid for uuid, why in told.items() if why is None)
-    detail = "; ".join(sorted({why for why in told.values() if why is not None}))
-    if held and detail:
-        detail = f" ({detail})"
+    detail = aside(reasons(told)) if held else reasons(told)
     return keeper, held, (Finding("mig", bool(held), {"cards": len(held), "detail": detail}),)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from gpuyard.model.said import Said, Why
 from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.kernel_limits import KernelLimits, missing_for, pass_on
 from gpuyard.slicing.kernel_trial import try_kernel
+from gpuyard.slicing.trial import aside, reasons
 
 _OFF: Final = Said("kernel_limits.off")
 
@@ -88,13 +89,3 @@ def _who_holds_compute(keeper: SliceKeeper, cards: frozenset[str]) -> tuple[Said
     divided = frozenset(uuid for uuid in under_mps if keeper.mps is not None and keeper.mps.is_divided(uuid))
     ways = {"by_gate": cards - under_mps, "by_mps": under_mps - divided, "by_partitions": divided}
     return tuple(Said(f"kernel_limits.{way}") for way, found in ways.items() if found)
-
-
-def reasons(told: Mapping[str, Why | None]) -> tuple[Why, ...]:
-    """Why cards do not hold, each reason once."""
-    return tuple({repr(why): why for why in told.values() if why is not None}.values())
-
-
-def aside(found: tuple[Why, ...]) -> Said | str:
-    """The same behind a sentence about the cards that do; nothing where all do."""
-    return Said("trial.aside", {"detail": found}) if found else ""

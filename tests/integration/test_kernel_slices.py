@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from gpuyard.engines.process import cgroup
@@ -42,16 +40,6 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealYard]:
     yard.close()
 
 
-def instance(yard: RealYard, name: str, *command: str) -> dict[str, Any]:
-    yard.run("run", "--offer", "rtx4090-quarter", "--instance", "--name", name, "--stop-grace", "1s", "--", *command)
-    (lease,) = wait_for(lambda: [each for each in yard.json("show", name)["leases"] if each["state"] == "active"])
-    return lease
-
-
-def answers(yard: RealYard, path: str) -> Any:
-    return httpx.get(f"{yard.address}/v1/{path}", headers={"Authorization": f"Bearer {yard.token}"}).json()
-
-
 def limits(yard: RealYard) -> list[Path]:
     return list((yard.state / "emulator.groups").glob("**/dmem.max"))
 
@@ -59,17 +47,17 @@ def limits(yard: RealYard) -> list[Path]:
 def test_offers_leases_and_the_doctor_say_kernel_and_what_it_leaves_open(yard: RealYard) -> None:
     levels = {offer["name"]: offer["guarantee"] for offer in yard.json("offers")}
     assert (levels["rtx4090-quarter"], levels["rtx4090-full"]) == ("kernel", "cooperative")
-    (cut,) = instance(yard, "told", "sleep", "600")["slices"]
+    (cut,) = yard.instance("told", "sleep", "600")["slices"]
     assert cut["guarantee"] == "kernel"
     assert any("root" in each for each in cut["not_protected"])
-    (finding,) = (each for each in answers(yard, "doctor")["findings"] if each["name"] == "kernel_limits")
+    (finding,) = (each for each in yard.get("doctor")["findings"] if each["name"] == "kernel_limits")
     assert finding["ok"] is True
     yard.run("rm", "told")
     wait_for(lambda: not limits(yard))  # they end with the unit's group
 
 
 def test_a_program_past_the_library_gets_its_slice_and_verify_says_so(yard: RealYard, tenant: str) -> None:
-    instance(yard, "box", "sleep", "600")
+    yard.instance("box", "sleep", "600")
     driver = next((yard.state / "slices").glob("*/slice")).read_bytes()  # names the driver's own library
     folder = Path(next(part for part in driver.split(b"\0") if part.endswith(b"/libcuda.so.1")).decode()).parent
     granted = (QUARTER - CONTEXT) // (256 * MIB)
@@ -86,14 +74,14 @@ def test_a_program_past_the_library_gets_its_slice_and_verify_says_so(yard: Real
 
 
 def test_a_limit_that_was_lifted_is_set_again_by_the_next_yard_too_and_told_of(yard: RealYard, tenant: str) -> None:
-    instance(yard, "long", "sh", "-c", f"tail -f /dev/null | {tenant} hold {64 * MIB}")
+    yard.instance("long", "sh", "-c", f"tail -f /dev/null | {tenant} hold {64 * MIB}")
     yard.kill()
     (limit,) = limits(yard)
     limit.unlink()
     yard.up()  # without a word of it this time: what holds, holds
     assert {offer["guarantee"] for offer in yard.json("offers") if offer["name"] == "rtx4090-quarter"} == {"kernel"}
     told = wait_for(
-        lambda: [e for e in answers(yard, "events?limit=500")["items"] if e["kind"] == "slice.limit_restored"],
+        lambda: [e for e in yard.get("events?limit=500")["items"] if e["kind"] == "slice.limit_restored"],
         seconds=30,
     )
     assert told[0]["subject"] == yard.json("show", "long")["id"]

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from real_yard import RealYard, wait_for
@@ -36,28 +35,18 @@ def yard() -> Iterator[RealYard]:
         yard.close()
 
 
-def instance(yard: RealYard, name: str, *command: str, offer: str = "rtx4090-quarter") -> dict[str, Any]:
-    yard.run("run", "--offer", offer, "--instance", "--name", name, "--stop-grace", "1s", "--", *command)
-    (lease,) = wait_for(lambda: [each for each in yard.json("show", name)["leases"] if each["state"] == "active"])
-    return lease
-
-
 def daemon_of(lease: dict[str, Any], yard: RealYard) -> int:
     (note,) = yard.state.glob(f"slices/mps/{lease['slices'][0]['card_uuid'][4:12]}*/pipes/nvidia-cuda-mps-control.pid")
     return int(note.read_text())
 
 
-def answers(yard: RealYard, path: str) -> Any:
-    return httpx.get(f"{yard.address}/v1/{path}", headers={"Authorization": f"Bearer {yard.token}"}).json()
-
-
 def test_offers_leases_and_the_doctor_say_mps_and_what_it_leaves_open(yard: RealYard, tenant: str) -> None:
     levels = {offer["name"]: offer["guarantee"] for offer in yard.json("offers")}
     assert (levels["rtx4090-quarter"], levels["rtx4090-full"]) == ("mps", "cooperative")
-    (cut,) = instance(yard, "told", "sleep", "600")["slices"]
+    (cut,) = yard.instance("told", "sleep", "600")["slices"]
     assert cut["guarantee"] == "mps"
     assert any("fatal fault" in each for each in cut["not_protected"])
-    (finding,) = (each for each in answers(yard, "doctor")["findings"] if each["name"] == "mps")
+    (finding,) = (each for each in yard.get("doctor")["findings"] if each["name"] == "mps")
     assert finding["ok"] is True
     yard.run("rm", "told")
 
@@ -68,7 +57,7 @@ def test_a_program_gets_its_memory_and_its_multiprocessors(yard: RealYard, tenan
         "run", "--offer", "rtx4090-quarter", "--job", "--follow", "--", tenant, "fill", "plain", str(256 * MIB)
     )
     assert f"granted {granted} then 2" in printed
-    instance(yard, "box", "sleep", "600")
+    yard.instance("box", "sleep", "600")
     told = yard.json("verify", "box")
     assert (told["guarantee"], told["held"]) == ("mps", True)
     (seen,) = (check for check in told["checks"] if check["name"] == "multiprocessors")
@@ -84,7 +73,7 @@ def test_shares_of_several_cards_for_one_program_are_refused_in_a_sentence(yard:
 
 
 def test_a_dead_daemon_is_started_again_and_told_of_and_a_killed_yard_finds_it(yard: RealYard, tenant: str) -> None:
-    lease = instance(yard, "long", "sleep", "600")
+    lease = yard.instance("long", "sleep", "600")
     pid = daemon_of(lease, yard)
     yard.kill()
     yard.up()
@@ -93,7 +82,7 @@ def test_a_dead_daemon_is_started_again_and_told_of_and_a_killed_yard_finds_it(y
     for child in [pid, *(int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]:
         os.kill(child, signal.SIGKILL)
     told = wait_for(
-        lambda: [e for e in answers(yard, "events?limit=500")["items"] if e["kind"] == "mps.restarted"], seconds=30
+        lambda: [e for e in yard.get("events?limit=500")["items"] if e["kind"] == "mps.restarted"], seconds=30
     )
     assert told[0]["subject"] == lease["slices"][0]["card_uuid"]
     assert daemon_of(lease, yard) != pid

@@ -20,6 +20,7 @@ from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.mps_partitions import PARTITION
 from gpuyard.slicing.mps_trial import past_library, probe
 from gpuyard.slicing.trial import why
+from gpuyard.slicing.verify import BOUNDED_WAYS
 
 _NAME: Final = "kernel-trial"
 _MEMORY_BYTES: Final = 2 << 30
@@ -28,8 +29,6 @@ _NEIGHBOUR_BYTES: Final = 1 << 30
 _COMPUTE_PPM: Final = 250_000
 _TRY_MILLISECONDS: Final = 1  # compute is not judged here
 _AT_ONCE: Final = 4
-# The driver counts managed memory where it lies on the host: past the library it is not bounded.
-_BOUNDED_WAYS: Final = ("plain", "async", "physical")
 
 
 def try_kernel(keeper: SliceKeeper, card_uuids: Sequence[str]) -> dict[str, Why | None]:
@@ -76,7 +75,7 @@ def _try(keeper: SliceKeeper, uuid: str) -> Why | None:
             past, neighbour = both.map(lambda name: run(name, True), (mine, beside))
         if (told := _judge_partition(keeper, uuid, mine, past, run)) is not None:
             return told
-        return _judge(past, _BOUNDED_WAYS) or _judge(neighbour, _BOUNDED_WAYS) or _judge(run(mine, False), None)
+        return _judge(past, BOUNDED_WAYS) or _judge(neighbour, BOUNDED_WAYS) or _judge(run(mine, False), None)
     except (YardError, OSError, subprocess.TimeoutExpired, ValueError) as error:
         return why(error)
     finally:

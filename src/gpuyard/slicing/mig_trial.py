@@ -13,14 +13,15 @@ from typing import Final
 
 from gpuyard.model.errors import YardError
 from gpuyard.model.mig import MigCard, MigCut, MigPlace, MigProfile
+from gpuyard.model.said import Why
 from gpuyard.model.slices import Guarantee, Slice
 from gpuyard.slicing import mig_calls
 from gpuyard.slicing.mig_keeper import MigKeeper
+from gpuyard.slicing.trial import why
+from gpuyard.slicing.verify_mig import TOLERANCE_PPM
 
 TRIAL: Final = "trial"
 _TIMEOUT_S: Final = 60
-# What CUDA shows of an instance may differ from what NVML says of its profile by what the driver keeps or rounds.
-TOLERANCE_PPM: Final = 50_000
 
 # Says why it does not hold, or nothing. Only what every Python has: it runs beside the driver.
 _PROGRAM: Final = """
@@ -49,14 +50,14 @@ print(look() or "")
 """
 
 
-def try_instances(keeper: MigKeeper, cards: Sequence[MigCard], python: str = sys.executable) -> dict[str, str | None]:
+def try_instances(keeper: MigKeeper, cards: Sequence[MigCard], python: str = sys.executable) -> dict[str, Why | None]:
     """Why instances do not hold on a card, by UUID; None where they do. A card without room for another is taken to
     hold where all that is on it is of an earlier yard, which tried it."""
     keeper.release(TRIAL)
     return {card.card_uuid: _try(keeper, card, python) for card in cards}
 
 
-def _try(keeper: MigKeeper, card: MigCard, python: str) -> str | None:
+def _try(keeper: MigKeeper, card: MigCard, python: str) -> Why | None:
     if not card.profiles:
         return "the driver does not tell what it can be cut into"
     smallest = min(card.profiles, key=lambda profile: (profile.size, profile.compute_slices, profile.id))
@@ -68,15 +69,13 @@ def _try(keeper: MigKeeper, card: MigCard, python: str) -> str | None:
             return "other instances take all of it" if others else None
         cut = Slice(TRIAL, card.card_uuid, card.shape(smallest), Guarantee.NONE, MigCut(smallest.name, place))
         return _look(keeper.hold(TRIAL, cut), smallest, python)
-    except YardError as error:
-        return str(error.params.get("reason", error.code))
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
+    except (YardError, OSError, subprocess.TimeoutExpired) as error:
+        return why(error)
     finally:
         keeper.release(TRIAL)
 
 
-def _look(environment: dict[str, str], profile: MigProfile, python: str) -> str | None:
+def _look(environment: dict[str, str], profile: MigProfile, python: str) -> Why | None:
     most = profile.memory_bytes + profile.memory_bytes * TOLERANCE_PPM // 1_000_000
     done = subprocess.run(  # noqa: S603 - this very Python, or a test's
         [python, "-I", "-c", _PROGRAM, str(most)],

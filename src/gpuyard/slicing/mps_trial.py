@@ -21,6 +21,7 @@ from gpuyard.slicing.escape import card_look
 from gpuyard.slicing.keeper import SliceKeeper
 from gpuyard.slicing.mps_daemon import PIPES, Ceiling, allowed_multiprocessors
 from gpuyard.slicing.trial import why
+from gpuyard.slicing.verify import BOUNDED_WAYS
 
 _NAME: Final = "mps-trial"
 _MEMORY_BYTES: Final = 2 << 30
@@ -28,8 +29,6 @@ _COMPUTE_PPM: Final = 250_000
 _TRY_MILLISECONDS: Final = 1  # what a card's time gives is not judged: the multiprocessors are
 _TIMEOUT_S: Final = 60
 _AT_ONCE: Final = 8
-# Managed memory may lie on the host: MPS does not bound it, the library's ledger does.
-_BOUNDED_WAYS: Final = ("plain", "async", "physical")
 
 # Prints how many multiprocessors each card has, by UUID, as a program sees it that is no client of MPS. No context is
 # made: a card that is exclusive to others tells too.
@@ -114,7 +113,7 @@ def _judge(
         if not 0 < card["multiprocessors"] <= most:
             return Said("trial.mps_multiprocessors", {"seen": card["multiprocessors"], "most": most})
         for way, got in card["granted_bytes"].items():
-            if (told is inside or way in _BOUNDED_WAYS) and got is not None and got > _MEMORY_BYTES:
+            if (told is inside or way in BOUNDED_WAYS) and got is not None and got > _MEMORY_BYTES:
                 return Said("trial.got_more", {"got": got, "way": way, "most": _MEMORY_BYTES})
     if "error" not in past:
         return Said("trial.mps_others_get_in")

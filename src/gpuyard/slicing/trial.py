@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gpuyard.model.errors import YardError
@@ -101,3 +101,13 @@ def why(error: Exception) -> Why:
             return str(error.params.get("reason", error.code))
         case _:
             return str(error)
+
+
+def reasons(told: Mapping[str, Why | None]) -> tuple[Why, ...]:
+    """Why cards do not hold, each reason once."""
+    return tuple({repr(why): why for why in told.values() if why is not None}.values())
+
+
+def aside(found: tuple[Why, ...]) -> Said | str:
+    """The same behind a sentence about the cards that do; nothing where all do."""
+    return Said("trial.aside", {"detail": found}) if found else ""

@@ -16,8 +16,9 @@ from gpuyard.slicing.mps_daemon import allowed_multiprocessors
 
 TRY_MILLISECONDS: Final = 2000
 TRY_PAST_MILLISECONDS: Final = 1  # past the library compute is not judged
-# What the driver's own limit bounds past the library; managed memory may lie on the host.
-_BOUNDED_WAYS: Final = ("plain", "async", "physical")
+# What MPS and the driver's own limits bound past the library. Managed memory may lie on the host: the library's ledger
+# bounds that.
+BOUNDED_WAYS: Final = ("plain", "async", "physical")
 NONE: Final[Mapping[str, int]] = MappingProxyType({})
 # What is measured over two seconds by the machine's clock is not exact: tokens saved up before, batches in flight, and
 # a machine that does other things meanwhile.
@@ -54,7 +55,7 @@ def judge_past(slices: Sequence[Slice], printed: bytes) -> tuple[Check, ...]:
         if cut.guarantee is Guarantee.KERNEL:
             granted = seen.get(cut.card_uuid, {}).get("granted_bytes", {})
             most = cut.shape.memory_bytes
-            for way in _BOUNDED_WAYS:
+            for way in BOUNDED_WAYS:
                 got = granted.get(way)
                 checks.append(Check("memory_past", way, cut.card_uuid, most, got, None if got is None else got <= most))
     return tuple(checks)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from gpuyard.model.errors import YardError
 from gpuyard.model.mig import MigProfile
 from gpuyard.model.slices import Slice
-from gpuyard.slicing.mig_trial import TOLERANCE_PPM
 from gpuyard.slicing.verify import Check, read_report
+
+# What CUDA shows of an instance may differ from what NVML says of its profile by what the driver keeps or rounds.
+TOLERANCE_PPM: Final = 50_000
 
 
 def judge_instance(cut: Slice, profile: MigProfile | None, printed: bytes) -> tuple[Check, ...]:
