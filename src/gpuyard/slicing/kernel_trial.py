@@ -75,7 +75,10 @@ def _try(keeper: SliceKeeper, uuid: str) -> Why | None:
             past, neighbour = both.map(lambda name: run(name, True), (mine, beside))
         if (told := _judge_partition(keeper, uuid, mine, past, run)) is not None:
             return told
-        return _judge(past, BOUNDED_WAYS) or _judge(neighbour, BOUNDED_WAYS) or _judge(run(mine, False), None)
+        # Who gets more than its limit may leave the other nothing at all: that is what is wrong, and is told first.
+        unheld = _excess(past, BOUNDED_WAYS) or _excess(neighbour, BOUNDED_WAYS)
+        short = unheld or _judge(past, BOUNDED_WAYS) or _judge(neighbour, BOUNDED_WAYS)
+        return short or _judge(run(mine, False), None)
     except (YardError, OSError, subprocess.TimeoutExpired, ValueError) as error:
         return why(error)
     finally:
@@ -107,14 +110,20 @@ def _judge(told: Mapping[str, Any], ways: Sequence[str] | None) -> Why | None:
     """By these ways of allocating; None: by all."""
     if "error" in told:
         return str(told["error"])[:200]
-    (card,) = told["cards"]
-    if card["granted_bytes"]["plain"] is None:
+    granted = told["cards"][0]["granted_bytes"]
+    if granted["plain"] is None:
         return Said("trial.nothing_measured")
-    for way, got in card["granted_bytes"].items():
-        if got is None or (ways is not None and way not in ways):
-            continue
-        if got > _MEMORY_BYTES:
-            return Said("trial.got_more", {"got": got, "way": way, "most": _MEMORY_BYTES})
-        if got < _NEIGHBOUR_BYTES:
+    if (more := _excess(told, ways)) is not None:
+        return more
+    for way, got in granted.items():
+        if got is not None and (ways is None or way in ways) and got < _NEIGHBOUR_BYTES:
             return Said("trial.got_less", {"got": got, "way": way, "most": _MEMORY_BYTES})
+    return None
+
+
+def _excess(told: Mapping[str, Any], ways: Sequence[str] | None) -> Why | None:
+    for card in told.get("cards", ()):
+        for way, got in card["granted_bytes"].items():
+            if got is not None and (ways is None or way in ways) and got > _MEMORY_BYTES:
+                return Said("trial.got_more", {"got": got, "way": way, "most": _MEMORY_BYTES})
     return None
